@@ -1,0 +1,214 @@
+"""From a trace to straight-line programs: one step forward, one step backward.
+
+Forward: new states (and recorded signals) from pre-activations, previous states, parameters.
+Backward: with L = Σ_s d_s · new_s (+ Σ d_signal · signal), the derivative of L by every
+pre-activation, previous state and parameter. Every function application becomes a value with
+a name, and each derivative is written in terms of values (σ' = σ(1-σ)), so the backward pass
+evaluates no function whose value was kept.
+
+What is kept: values and pre-activations the backward needs that cannot be had again from the
+previous states, the parameters and what is already kept. tanh(c_t) of an LSTM is computed
+again, its four gates are kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import sympy
+
+from gatewise.equations.functions import _Symbolic
+from gatewise.equations.trace import Trace, symbol
+
+Assignment = tuple[str, sympy.Expr]
+
+
+@dataclass(frozen=True)
+class Program:
+    """Straight-line code: each assignment uses inputs and earlier assignments only."""
+
+    inputs: tuple[str, ...]
+    body: tuple[Assignment, ...]
+    outputs: tuple[Assignment, ...]  # name of the output, expression (usually a symbol)
+
+    def __str__(self) -> str:
+        lines = [f"{n} = {e}" for n, e in self.body]
+        return "\n".join(lines + [f"-> {n} = {e}" for n, e in self.outputs])
+
+
+@dataclass(frozen=True)
+class StepPrograms:
+    """A cell's step, forward and backward, and what one hands to the other."""
+
+    forward: Program
+    backward: Program
+    saved: tuple[str, ...]  # forward outputs "save_NAME", backward inputs NAME
+
+
+def derive(trace: Trace, record: tuple[str, ...] = ()) -> StepPrograms:
+    """Both programs for a pointwise cell, with `record` as extra outputs of every step."""
+    if not trace.pointwise:
+        raise ValueError(f"{type(trace.cell).__name__} is not one pointwise pass over the units")
+    outputs = {f"new_{s}": e for s, e in trace.new_states.items()}
+    outputs |= {f"rec_{r}": trace.signals[r] for r in record}
+    values, hoisted = _hoist(outputs, trace)
+    gradients = _reverse(trace, values, hoisted)
+    saved, again = _kept(trace, values, gradients.values())
+
+    forward = _program(
+        _leaves(trace, accumulators=True), values,
+        hoisted | {f"save_{name}": symbol(name) for name in saved}, prefix="t",
+    )
+    adjoints = tuple(f"d_{name}" for name in outputs)
+    backward = _program(
+        (*saved, *_leaves(trace, accumulators=False), *adjoints), again, gradients, prefix="u"
+    )
+    return StepPrograms(forward, backward, saved)
+
+
+def _leaves(trace: Trace, accumulators: bool) -> tuple[str, ...]:
+    names = [a.name for a in trace.accumulators] if accumulators else []
+    return (*names, *(f"{s}_prev" for s in trace.states), *(f"p_{p}" for p in trace.parameters))
+
+
+def _hoist(
+    outputs: dict[str, sympy.Expr], trace: Trace
+) -> tuple[list[Assignment], dict[str, sympy.Expr]]:
+    """Give every function application a name; outputs become polynomials in those names."""
+    names: dict[sympy.Expr, sympy.Symbol] = {}
+    order: list[Assignment] = []
+    taken: set[str] = set()
+    gate_of = {symbol(a.name): a.gate for a in trace.accumulators}
+
+    def name_for(arg: sympy.Expr) -> str:
+        gates = {gate_of[s] for s in arg.free_symbols if s in gate_of}
+        base = f"y_{gates.pop()}" if len(gates) == 1 else "y"
+        name, k = base, 2
+        while name in taken or name == "y":
+            name, k = f"{base}{k}", k + 1
+        taken.add(name)
+        return name
+
+    def visit(e: sympy.Expr) -> sympy.Expr:
+        if not e.args:
+            return e
+        args = [visit(a) for a in e.args]
+        e = e.func(*args)
+        if not isinstance(e, _Symbolic):
+            return e
+        if e not in names:
+            names[e] = symbol(name_for(args[0]))
+            order.append((names[e].name, e))
+        return names[e]
+
+    return order, {n: visit(e) for n, e in outputs.items()}
+
+
+def _reverse(
+    trace: Trace, values: list[Assignment], outputs: dict[str, sympy.Expr]
+) -> dict[str, sympy.Expr]:
+    """Derivatives of L by accumulators (g_a_…), previous states and parameters."""
+    loss = sum((symbol(f"d_{n}") * e for n, e in outputs.items()), sympy.Integer(0))
+    adjoint: dict[str, sympy.Expr] = {}
+    # From the last value to the first: a value's adjoint is complete once every later value
+    # that uses it has been visited.
+    for i in range(len(values) - 1, -1, -1):
+        name, _ = values[i]
+        total = sympy.diff(loss, symbol(name))
+        for later, expr in values[i + 1 :]:
+            slope = expr.fdiff().subs(expr, symbol(later)) * sympy.diff(expr.args[0], symbol(name))
+            total += adjoint[later] * slope
+        adjoint[name] = total
+
+    def by(leaf: str) -> sympy.Expr:
+        total = sympy.diff(loss, symbol(leaf))
+        for name, expr in values:
+            inner = sympy.diff(expr.args[0], symbol(leaf))
+            if inner != 0:
+                total += adjoint[name] * expr.fdiff().subs(expr, symbol(name)) * inner
+        return sympy.factor_terms(total)  # (d_c + u) y rather than d_c y + u y
+
+    gradients = {f"g_{a.name}": by(a.name) for a in trace.accumulators}
+    gradients |= {f"g_{s}_prev": by(f"{s}_prev") for s in trace.states}
+    gradients |= {f"g_p_{p}": by(f"p_{p}") for p in trace.parameters}
+    return gradients
+
+
+def _kept(
+    trace: Trace, values: list[Assignment], gradients: Iterable[sympy.Expr]
+) -> tuple[tuple[str, ...], list[Assignment]]:
+    """What forward must keep for `gradients`, and which values backward computes again."""
+    definition = dict(values)
+    fixed = set(_leaves(trace, accumulators=False))
+    pre_activations = {a.name for a in trace.accumulators}
+
+    needed = {s.name for g in gradients for s in g.free_symbols}
+    saved = sorted(needed & pre_activations)
+    again: list[str] = []
+    # Visit values first to last: one is computed again if all it needs is at hand; its own
+    # needs then count too, so repeat until nothing changes.
+    while True:
+        at_hand = fixed | set(saved)
+        recomputed = []
+        for name, expr in values:
+            if {s.name for s in expr.free_symbols} <= at_hand | set(recomputed):
+                recomputed.append(name)
+            elif name in needed and name not in saved:
+                saved.append(name)
+                at_hand.add(name)
+        more = {s.name for n in recomputed if n in needed for s in definition[n].free_symbols}
+        more -= fixed
+        again = [n for n in recomputed if n in needed and n not in saved]
+        if more <= needed:
+            break
+        needed |= more
+    order = [a.name for a in trace.accumulators] + [n for n, _ in values]
+    return tuple(sorted(saved, key=order.index)), [(n, definition[n]) for n in again]
+
+
+def _program(
+    inputs: tuple[str, ...],
+    values: list[Assignment],
+    outputs: dict[str, sympy.Expr],
+    prefix: str,
+) -> Program:
+    """Common subexpressions named once, in the order they are needed."""
+    targets = [e for _, e in values] + list(outputs.values())
+    # Functions stay whole: cse sees their arguments only through `values`.
+    temps, reduced = sympy.cse(targets, symbols=_numbered(prefix), order="canonical")
+    pending: list[Assignment] = [(s.name, e) for s, e in temps]
+    body: list[Assignment] = []
+    done = set(inputs)
+
+    def flush(expr: sympy.Expr) -> None:
+        """Place every temporary `expr` needs before it."""
+        for s in sorted(expr.free_symbols, key=str):
+            if s.name in done:
+                continue
+            for k, (name, e) in enumerate(pending):
+                if name == s.name:
+                    del pending[k]
+                    flush(e)
+                    body.append((name, e))
+                    done.add(name)
+                    break
+
+    renamed: dict[sympy.Symbol, sympy.Symbol] = {}
+    for (name, _), expr in zip(values, reduced, strict=False):
+        expr = expr.subs(renamed)
+        flush(expr)
+        body.append((name, expr))
+        done.add(name)
+    final = []
+    for name, expr in zip(outputs, reduced[len(values) :], strict=True):
+        flush(expr)
+        final.append((name, expr))
+    return Program(inputs, tuple(body), tuple(final))
+
+
+def _numbered(prefix: str) -> Iterable[sympy.Symbol]:
+    k = 0
+    while True:
+        yield symbol(f"{prefix}{k}")
+        k += 1
