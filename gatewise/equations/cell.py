@@ -63,8 +63,12 @@ class Cell:
     keeps: Mapping[str, int] = {}
     source: ClassVar[str] = ""  # paper and year
 
-    def step(self, gate: Any, state: Any, *param: Any) -> dict[str, Value]:
-        """One time step: the new states by name, from pre-activations and previous states."""
+    def step(self, gate: Any, state: Any, *args: Any, **kwargs: Any) -> dict[str, Value]:
+        """One time step: the new states by name, from pre-activations and previous states.
+
+        A cell with per-unit parameters takes them as its third argument. (To type checkers
+        this signature admits both.)
+        """
         raise NotImplementedError(f"{type(self).__name__} must define step(self, gate, state)")
 
     # -- what the library asks of a cell -------------------------------------------------

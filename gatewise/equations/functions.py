@@ -180,7 +180,7 @@ def centred_1(x: Value) -> Value:
 
 
 @dataclass(frozen=True)
-class constant:  # noqa: N801 - reads as a function in a cell: input=constant(1.0)
+class constant:  # lower case: in a cell it stands for a function, input=constant(1.0)
     """A function that ignores its argument; replaces a gate in an ablation.
 
     >>> constant(0.9)(None)

@@ -86,7 +86,7 @@ class Layout:
             shapes |= dict.fromkeys(names, size)
         if self.proj_size:
             shapes["weight_hr"] = (self.proj_size, self.hidden_size)
-        return shapes | {p: (self.hidden_size,) for p in self.trace.parameters}
+        return shapes | dict.fromkeys(self.trace.parameters, (self.hidden_size,))
 
     def bias_slice(self, gate: str) -> slice | None:
         """Where `gate` lies in a bias vector; None where it has no bias."""

@@ -63,6 +63,7 @@ class Trace:
 
 
 def symbol(name: str) -> sympy.Symbol:
+    """The real symbol of that name: the same one for everybody."""
     return sympy.Symbol(name, real=True)
 
 

@@ -52,7 +52,7 @@ def run(request: Request) -> Result:
     if not steps:
         empty = x.new_zeros(0, *state[trace.output].shape)
         wide = x.new_zeros(0, x.shape[1], _hidden(request))
-        return Result(empty, state, {n: wide for n in request.record})
+        return Result(empty, state, dict.fromkeys(request.record, wide))
     return Result(
         torch.stack(outputs), state, {n: torch.stack(v) for n, v in records.items()}
     )
