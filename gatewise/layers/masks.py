@@ -1,0 +1,32 @@
+"""Random masks of a stack: pure functions of (seed, kind, layer, step, row, unit).
+
+Shapes: T = time, B = batch, N = units.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from gatewise.executors.counter import uniform
+
+# Streams of one seed. Zoneout counts its own from 0 (layer, direction and state), so the kinds
+# start far above it; a layer or direction is added to its kind's first stream.
+BETWEEN_LAYERS = 1 << 28
+LAYER_INPUT = 2 << 28
+RECURRENT = 3 << 28
+
+
+def fresh_seed() -> int:
+    """A seed from torch's default generator: torch.manual_seed repeats it."""
+    return int(torch.randint(0, 2**62, ()).item())
+
+
+def dropout_mask(
+    p: float, seed: int, stream: int, steps: range, x: torch.Tensor, units: int
+) -> torch.Tensor:
+    """0 with probability p, else 1/(1-p): [len(steps), B, N], dtype and device of x [T, B, _]."""
+    rows = x.shape[1]
+    if p == 1.0:
+        return x.new_zeros(len(steps), rows, units)
+    kept = uniform(seed, stream, steps, rows, units, x.device) >= p
+    return kept.to(x.dtype) * (1.0 / (1.0 - p))

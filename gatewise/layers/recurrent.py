@@ -1,0 +1,482 @@
+"""The layer: any cell, stacked, in one or both directions, over batches of sequences.
+
+Shapes: T = time, B = batch, I = input size, H = hidden units, P = projection size, O = P or H,
+L = layers, D = directions (1, or 2 if bidirectional), N = size of a state or signal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.utils.rnn import PackedSequence
+
+from gatewise.cells.registry import get_cell
+from gatewise.equations.cell import Cell
+from gatewise.equations.layout import Layout
+from gatewise.equations.trace import trace
+from gatewise.executors import EXECUTORS, Request, Result, Zoneout, run
+from gatewise.layers import check, masks
+from gatewise.layers.border import Batch, backward_resets, read_input
+from gatewise.layers.initialise import Init, initialise
+from gatewise.layers.state import check_state, make_state, read_state
+
+Runner = Callable[[Request], Result]
+
+
+@dataclass(frozen=True)
+class Direction:
+    """One direction of one layer: its parameter shapes and where its parameters live."""
+
+    layout: Layout
+    names: tuple[tuple[str, str], ...]  # (name in layout.shapes(), attribute of the layer)
+    index: int  # layer · D + direction: its place in states and records, its random stream
+    reverse: bool
+
+
+class Recurrent(nn.Module):
+    """Any cell over sequences: stacked, bidirectional, ragged, with every option composable.
+
+    Args:
+        cell: a name of `gatewise cells`, a `Cell`, a Cell class, or "FILE.py:CLASS".
+        input_size: I, numbers per step of the input.
+        hidden_size: H, units per layer and direction.
+        num_layers: L, layers stacked on each other.
+        bias: False leaves out every bias.
+        batch_first: inputs, outputs and records have B before T.
+        dropout: probability of dropping each number handed from a layer to the next.
+        bidirectional: adds a second set of units that reads the input from its end.
+        proj_size: P, if not 0: the output state is projected from H to P numbers.
+        device: where the parameters are made.
+        dtype: floating-point type of the parameters, and so of inputs and states.
+        executor: "auto", "cpu" (the compiled kernel) or "reference".
+        strict: raise SlowPathError where the compiled kernel cannot run.
+        zoneout: probability that a unit keeps its previous state (Krueger et al., 2016), for
+            every state but fed-back gates, or a dict by state name.
+        recurrent_dropout: probability of dropping a fed-back unit, with one mask for all steps
+            of a sequence (Gal & Ghahramani, 2016).
+        input_dropout: the same for each layer's input.
+        residual: adds a layer's input to its output, from the second layer on.
+        layer_norm: a `torch.nn.LayerNorm` between layers.
+        init: "torch", "forget_bias(1.0)", "chrono(T)", "orthogonal", "uniform(0.1)", a function
+            of the layer, or a list of these, applied in order; see `gatewise.init`.
+
+    Parameters carry torch's names: `weight_ih_l0` [gates·H, I], `weight_hh_l0` [gates·H, O],
+    `bias_ih_l0`, `bias_hh_l0` (or `bias_l0` for a cell with one bias), `weight_hr_l0` [P, H],
+    `NAME_l0` [H] for a per-unit parameter; `_reverse` is appended for the second direction.
+
+    Raises:
+        TypeError, ValueError: an argument of a wrong type or out of range.
+
+    Under autocast the layer computes in its parameters' dtype: inputs and states are cast to
+    it and autocast is off inside.
+
+    Sources: zoneout, Krueger et al. 2016; variational dropout, Gal & Ghahramani 2016.
+
+    >>> import torch
+    >>> import gatewise as gw
+    >>> layer = gw.Recurrent("lstm-peephole", 3, 5, num_layers=2, bidirectional=True)
+    >>> output, state = layer(torch.zeros(7, 2, 3))
+    >>> output.shape, state.c.shape
+    (torch.Size([7, 2, 10]), torch.Size([4, 2, 5]))
+    """
+
+    cell: Cell
+    input_size: int
+    hidden_size: int
+    num_layers: int
+    bias: bool
+    batch_first: bool
+    dropout: float
+    bidirectional: bool
+    proj_size: int
+
+    def __init__(
+        self,
+        cell: str | Cell | type[Cell],
+        input_size: int,
+        hidden_size: int,
+        num_layers: int = 1,
+        bias: bool = True,
+        batch_first: bool = False,
+        dropout: float = 0.0,
+        bidirectional: bool = False,
+        proj_size: int = 0,
+        device: torch.device | str | int | None = None,
+        dtype: torch.dtype | None = None,
+        *,
+        executor: str = "auto",
+        strict: bool = False,
+        zoneout: float | Mapping[str, float] = 0.0,
+        recurrent_dropout: float = 0.0,
+        input_dropout: float = 0.0,
+        residual: bool = False,
+        layer_norm: bool = False,
+        init: Init | Sequence[Init] = "torch",
+    ) -> None:
+        super().__init__()
+        self.cell = get_cell(cell)
+        self.mode = type(self.cell).__name__
+        self.input_size = check.integer("input_size", input_size, 1, "positive")
+        self.hidden_size = check.integer("hidden_size", hidden_size, 1, "positive")
+        self.num_layers = check.integer("num_layers", num_layers, 1, "positive")
+        self.bias = check.flag("bias", bias)
+        self.batch_first = check.flag("batch_first", batch_first)
+        self.dropout = check.dropout(dropout, num_layers)
+        self.bidirectional = check.flag("bidirectional", bidirectional)
+        self.proj_size = check.projection(proj_size, hidden_size)
+        self.executor = check.one_of("executor", executor, EXECUTORS)
+        self.strict = check.flag("strict", strict)
+        self.zoneout = check.zoneout(zoneout, self.cell)
+        self.recurrent_dropout = check.probability("recurrent_dropout", recurrent_dropout)
+        self.input_dropout = check.probability("input_dropout", input_dropout)
+        self.residual = check.flag("residual", residual)
+        self.layer_norm = check.flag("layer_norm", layer_norm)
+        self.init = init
+
+        self._plan = self._make_plan()
+        factory: dict[str, Any] = {"device": device, "dtype": check.floating(dtype)}
+        for d in self.directions:
+            shapes = d.layout.shapes()
+            for local, name in d.names:
+                self.register_parameter(name, nn.Parameter(torch.empty(shapes[local], **factory)))
+        width = self.output_size * self.num_directions
+        if layer_norm:
+            gaps = range(self.num_layers - 1)
+            self.norms = nn.ModuleList(nn.LayerNorm(width, **factory) for _ in gaps)
+        self.reset_parameters()
+
+    # -- what the layer consists of ------------------------------------------------------
+
+    @property
+    def num_directions(self) -> int:
+        return 2 if self.bidirectional else 1
+
+    @property
+    def output_size(self) -> int:
+        """Numbers per step that one direction puts out: P if projected, else H."""
+        return self.proj_size or self._plan[0][0].layout.state_size(self._states[0])
+
+    @property
+    def directions(self) -> Iterator[Direction]:
+        """Every direction of every layer, in the order of states and parameters."""
+        return (d for layer in self._plan for d in layer)
+
+    @property
+    def all_weights(self) -> list[list[nn.Parameter]]:
+        """The parameters of each layer and direction, as torch.nn.LSTM's."""
+        return [[getattr(self, name) for _, name in d.names] for d in self.directions]
+
+    def weights_of(self, direction: Direction) -> dict[str, torch.Tensor]:
+        """One direction's parameters by their names in `direction.layout.shapes()`."""
+        own = self._parameters
+        # A parametrised weight is no parameter of this module any more: getattr finds it.
+        return {
+            local: own[name] if name in own else getattr(self, name)  # type: ignore[misc]
+            for local, name in direction.names
+        }
+
+    def flatten_parameters(self) -> None:
+        """Does nothing; torch.nn.LSTM has it, and code written for that calls it."""
+
+    def reset_parameters(self) -> None:
+        """Draw the parameters again, as `init` says."""
+        for module in self.modules():
+            if isinstance(module, nn.LayerNorm):
+                module.reset_parameters()
+        initialise(self, self.init)
+
+    def _make_plan(self) -> tuple[tuple[Direction, ...], ...]:
+        traced = trace(self.cell)
+        self._states = traced.states
+        plan, count, width = [], 1 + self.bidirectional, self.input_size
+        for layer in range(self.num_layers):
+            layout = Layout(traced, width, self.hidden_size, self.proj_size, self.bias)
+            plan.append(
+                tuple(
+                    Direction(
+                        layout,
+                        tuple((n, f"{n}_l{layer}" + "_reverse" * k) for n in layout.shapes()),
+                        layer * count + k,
+                        reverse=k == 1,
+                    )
+                    for k in range(count)
+                )
+            )
+            width = count * (self.proj_size or self.hidden_size)
+        return tuple(plan)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {k: v for k, v in self.__dict__.items() if k != "_plan"}  # made again from cell
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self._plan = self._make_plan()
+
+    # -- running -------------------------------------------------------------------------
+
+    def forward(
+        self,
+        input: torch.Tensor | PackedSequence,
+        state: Any = None,
+        *,
+        lengths: torch.Tensor | Sequence[int] | None = None,
+        resets: torch.Tensor | None = None,
+        record: Sequence[str] = (),
+        seed: int | None = None,
+        offset: int = 0,
+        hx: Any = None,
+    ) -> tuple[Any, ...]:
+        """Run over whole sequences.
+
+        Args:
+            input: [T, B, I], [B, T, I] if batch_first, [T, I] unbatched, or a PackedSequence.
+            state: the states before the first step, each [L*D, B, N] (unbatched [L*D, N]): a
+                tensor for a cell with one state, a tuple in the order of `cell.states`, or a
+                dict by name. What is not given is zero.
+            lengths: [B] integers in 0…T: the steps of each row that exist; no order needed.
+            resets: bool [T, B] ([B, T] if batch_first): the row's state is zeroed before that
+                step, because a new piece begins there; both directions keep pieces apart.
+            record: names of states, gates or other signals to return at every step.
+            seed: what random masks are drawn from; None draws one from torch's generator.
+            offset: the number of `input`'s first step in a longer sequence, so that a sequence
+                run in chunks with one seed meets the masks of an unbroken run.
+            hx: torch's name for `state`.
+
+        Returns:
+            output [T, B, D*O] in the input's form, zero at steps that do not exist; the states
+            after each row's last step, in the shape of `state`: a tensor for one state, a tuple
+            with named fields for more; and, with `record`, a dict name -> [L*D, T, B, N].
+
+        Raises:
+            TypeError, ValueError: before any work, for a wrong type, shape, dtype or device, a
+                length or an unknown name.
+            SlowPathError: `strict` and the compiled kernel cannot run this.
+        """
+        given = state if hx is None else hx
+        call = (input, given, lengths, resets, record, seed, offset)
+        if torch.compiler.is_compiling():
+            # A loop over time would be unrolled into the graph; the kernel is no torch op yet.
+            eager: Any = torch.compiler.disable(self._run)
+            return eager(*call)
+        return self._run(*call)
+
+    def dry_run(
+        self,
+        runner: Runner,
+        input: Any,
+        state: Any = None,
+        *,
+        lengths: Any = None,
+        resets: Any = None,
+        record: Sequence[str] = (),
+        seed: int | None = None,
+        offset: int = 0,
+    ) -> None:
+        """Hand `runner` every request a call would make; draws no random number."""
+        self._run(input, state, lengths, resets, record, seed, offset, runner)
+
+    def _run(
+        self,
+        input: Any,
+        state: Any,
+        lengths: Any,
+        resets: Any,
+        record: Sequence[str],
+        seed: int | None,
+        offset: int,
+        runner: Runner | None = None,
+    ) -> tuple[Any, ...]:
+        first = self._plan[0][0]
+        like = self.weights_of(first)["weight_ih"]
+        autocast = torch.is_autocast_enabled(like.device.type)
+        names = check.record_names(record, first.layout.trace.signals) if record else ()
+        if seed is not None or offset:
+            check.counters(seed, offset)
+        batch = read_input(
+            input, self.input_size, self.batch_first, like, autocast, lengths, resets
+        )
+        initial = self._initial(state, batch, like, autocast)
+        if seed is None:
+            seed = masks.fresh_seed() if self._random and runner is None else 0
+        if autocast:
+            with torch.autocast(like.device.type, enabled=False):
+                output, results = self._stack(batch, initial, names, seed, offset, runner)
+        else:
+            output, results = self._stack(batch, initial, names, seed, offset, runner)
+        if runner is not None:
+            return ()
+        final = self._final(batch, results)
+        if not record:
+            return batch.output(output), final
+        return batch.output(output), final, self._records(batch, results, names)
+
+    @property
+    def _random(self) -> bool:
+        return self.training and bool(
+            self.zoneout
+            or self.recurrent_dropout
+            or self.input_dropout
+            or (self.dropout and self.num_layers > 1)
+        )
+
+    def _initial(
+        self, state: Any, batch: Batch, like: torch.Tensor, autocast: bool
+    ) -> dict[str, torch.Tensor]:
+        """The states before the first step, [L*D, B, N] by name; absent where zero."""
+        if state is None:
+            return {}
+        found = read_state(state, self._states)
+        many = self.num_layers * self.num_directions
+        layout, rows = self._plan[0][0].layout, batch.x.shape[1]
+        for name, t in found.items():
+            size = layout.state_size(name)
+            shape = (many, size) if batch.unbatched else (many, rows, size)
+            if autocast and t.is_floating_point():
+                t = t.to(like.dtype)
+            check_state(name, t, shape, like)
+            found[name] = t.unsqueeze(1) if batch.unbatched else t
+        return found
+
+    def _stack(
+        self,
+        batch: Batch,
+        initial: dict[str, torch.Tensor],
+        record: tuple[str, ...],
+        seed: int,
+        offset: int,
+        runner: Runner | None,
+    ) -> tuple[torch.Tensor, list[Result]]:
+        """All layers in turn: the last one's output [T, B, D*O] and every direction's result."""
+        x, results = batch.x, []
+        for layer, directions in enumerate(self._plan):
+            if layer:
+                x = self._between(layer, x, batch, seed, offset)
+            fed = x
+            if self.input_dropout and self.training:
+                stream = masks.LAYER_INPUT + layer
+                fed = x * masks.dropout_mask(
+                    self.input_dropout, seed, stream, range(1), x, x.shape[-1]
+                )
+            found = []
+            for d in directions:
+                request = self._request(d, fed, batch, initial, record, seed, offset)
+                if runner is None:
+                    found.append(run(request, self.executor, self.strict))
+                else:
+                    found.append(runner(request))
+            y = found[0].output
+            if len(found) == 2:
+                y = torch.cat([y, found[1].output], -1)
+            x = x + y if self.residual and layer else y
+            results += found
+        return x, results
+
+    def _between(
+        self, layer: int, x: torch.Tensor, batch: Batch, seed: int, offset: int
+    ) -> torch.Tensor:
+        """What `layer` gets of the output below it: normalised, dropped."""
+        if self.layer_norm:
+            x = self.norms[layer - 1](x)
+            if batch.live is not None:  # the norm's bias must not fill steps that do not exist
+                x = torch.where(batch.live, x, torch.zeros_like(x))
+        if self.dropout and self.training:
+            steps = range(offset, offset + len(x))
+            stream = masks.BETWEEN_LAYERS + layer
+            x = x * masks.dropout_mask(self.dropout, seed, stream, steps, x, x.shape[-1])
+        return x
+
+    def _request(
+        self,
+        d: Direction,
+        x: torch.Tensor,
+        batch: Batch,
+        initial: dict[str, torch.Tensor],
+        record: tuple[str, ...],
+        seed: int,
+        offset: int,
+    ) -> Request:
+        """One direction of one layer, as an executor takes it."""
+        layout = d.layout
+        weights = layout.weights(self.weights_of(d))
+        resets = batch.resets
+        if resets is not None and d.reverse:
+            resets = backward_resets(resets)
+        mask = None
+        if self.recurrent_dropout and self.training:
+            mask = masks.dropout_mask(
+                self.recurrent_dropout,
+                seed,
+                masks.RECURRENT + d.index,
+                range(1),
+                x,
+                weights.weight_hh.shape[1],
+            )[0]
+        zoneout = None
+        if self.zoneout:
+            zoneout = Zoneout(self.zoneout, self.training, seed, d.index, offset)
+        rows = x.shape[1]
+        state = {}
+        for s in self._states:
+            if s in initial:
+                state[s] = layout.expand_state(s, initial[s][d.index])
+            else:
+                size = self.proj_size if self.proj_size and s == self._states[0] else 0
+                state[s] = x.new_zeros(rows, size or self.hidden_size)
+        return Request(
+            layout.trace,
+            weights,
+            x,
+            state,
+            d.reverse,
+            batch.lengths,
+            resets,
+            record,
+            mask,
+            zoneout,
+        )
+
+    def _final(self, batch: Batch, results: list[Result]) -> Any:
+        """The states after the last step, as the user gets them."""
+        layout = self._plan[0][0].layout
+        values = []
+        for s in self._states:
+            found = [r.state[s] for r in results]
+            whole = found[0].unsqueeze(0) if len(found) == 1 else torch.stack(found)
+            values.append(batch.state(layout.compact(s, whole)))
+        return values[0] if len(values) == 1 else make_state(self._states, values)
+
+    def _records(
+        self, batch: Batch, results: list[Result], names: tuple[str, ...]
+    ) -> dict[str, torch.Tensor]:
+        layout = self._plan[0][0].layout
+        return {
+            n: batch.record(layout.compact(n, torch.stack([r.record[n] for r in results])))
+            for n in names
+        }
+
+    # -- printing ------------------------------------------------------------------------
+
+    _SHOWN: tuple[tuple[str, Any], ...] = (
+        ("proj_size", 0),
+        ("num_layers", 1),
+        ("bias", True),
+        ("batch_first", False),
+        ("dropout", 0.0),
+        ("bidirectional", False),
+        ("executor", "auto"),
+        ("strict", False),
+        ("zoneout", {}),
+        ("recurrent_dropout", 0.0),
+        ("input_dropout", 0.0),
+        ("residual", False),
+        ("layer_norm", False),
+        ("init", "torch"),
+    )
+
+    def extra_repr(self) -> str:
+        own = [f"{k}={getattr(self, k)!r}" for k, usual in self._SHOWN if getattr(self, k) != usual]
+        return ", ".join([str(self.input_size), str(self.hidden_size), *own])
