@@ -5,8 +5,7 @@ Shapes: T = time, B = batch, I = input size, O = output size, L = layers, D = di
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch.nn.utils.rnn import PackedSequence, pad_packed_sequence
@@ -14,8 +13,7 @@ from torch.nn.utils.rnn import PackedSequence, pad_packed_sequence
 from gatewise.layers import check
 
 
-@dataclass(frozen=True)
-class Batch:
+class Batch(NamedTuple):
     """What forward was given, time first, and how to hand results back in the form it came."""
 
     x: torch.Tensor  # [T, B, I]
@@ -79,6 +77,8 @@ def read_input(
     live = None
     if lengths is not None or resets is not None:
         lengths, live, resets = _masks(x, lengths, resets, swapped, unbatched)
+        if live is not None and packed is None:
+            x = torch.where(live, x, 0.0)  # whatever fills steps that do not exist, NaN too
     return Batch(x, lengths, live, resets, swapped, unbatched, packed)
 
 

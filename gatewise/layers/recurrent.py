@@ -6,8 +6,7 @@ L = layers, D = directions (1, or 2 if bidirectional), N = size of a state or si
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -16,25 +15,12 @@ from torch.nn.utils.rnn import PackedSequence
 
 from gatewise.cells.registry import get_cell
 from gatewise.equations.cell import Cell
-from gatewise.equations.layout import Layout
 from gatewise.equations.trace import trace
-from gatewise.executors import EXECUTORS, Request, Result, Zoneout, run
-from gatewise.layers import check, masks
-from gatewise.layers.border import Batch, backward_resets, read_input
+from gatewise.executors import EXECUTORS, Result
+from gatewise.layers import check, masks, stack
+from gatewise.layers.border import Batch, read_input
 from gatewise.layers.initialise import Init, initialise
 from gatewise.layers.state import check_state, make_state, read_state
-
-Runner = Callable[[Request], Result]
-
-
-@dataclass(frozen=True)
-class Direction:
-    """One direction of one layer: its parameter shapes and where its parameters live."""
-
-    layout: Layout
-    names: tuple[tuple[str, str], ...]  # (name in layout.shapes(), attribute of the layer)
-    index: int  # layer · D + direction: its place in states and records, its random stream
-    reverse: bool
 
 
 class Recurrent(nn.Module):
@@ -161,7 +147,7 @@ class Recurrent(nn.Module):
         return self.proj_size or self._plan[0][0].layout.state_size(self._states[0])
 
     @property
-    def directions(self) -> Iterator[Direction]:
+    def directions(self) -> Iterator[stack.Direction]:
         """Every direction of every layer, in the order of states and parameters."""
         return (d for layer in self._plan for d in layer)
 
@@ -170,7 +156,7 @@ class Recurrent(nn.Module):
         """The parameters of each layer and direction, as torch.nn.LSTM's."""
         return [[getattr(self, name) for _, name in d.names] for d in self.directions]
 
-    def weights_of(self, direction: Direction) -> dict[str, torch.Tensor]:
+    def weights_of(self, direction: stack.Direction) -> dict[str, torch.Tensor]:
         """One direction's parameters by their names in `direction.layout.shapes()`."""
         own = self._parameters
         # A parametrised weight is no parameter of this module any more: getattr finds it.
@@ -189,25 +175,18 @@ class Recurrent(nn.Module):
                 module.reset_parameters()
         initialise(self, self.init)
 
-    def _make_plan(self) -> tuple[tuple[Direction, ...], ...]:
+    def _make_plan(self) -> stack.Plan:
         traced = trace(self.cell)
         self._states = traced.states
-        plan, count, width = [], 1 + self.bidirectional, self.input_size
-        for layer in range(self.num_layers):
-            layout = Layout(traced, width, self.hidden_size, self.proj_size, self.bias)
-            plan.append(
-                tuple(
-                    Direction(
-                        layout,
-                        tuple((n, f"{n}_l{layer}" + "_reverse" * k) for n in layout.shapes()),
-                        layer * count + k,
-                        reverse=k == 1,
-                    )
-                    for k in range(count)
-                )
-            )
-            width = count * (self.proj_size or self.hidden_size)
-        return tuple(plan)
+        return stack.plan(
+            traced,
+            self.input_size,
+            self.hidden_size,
+            self.num_layers,
+            self.bias,
+            self.bidirectional,
+            self.proj_size,
+        )
 
     def __getstate__(self) -> dict[str, Any]:
         return {k: v for k, v in self.__dict__.items() if k != "_plan"}  # made again from cell
@@ -266,7 +245,7 @@ class Recurrent(nn.Module):
 
     def dry_run(
         self,
-        runner: Runner,
+        runner: stack.Runner,
         input: Any,
         state: Any = None,
         *,
@@ -277,9 +256,12 @@ class Recurrent(nn.Module):
         offset: int = 0,
     ) -> None:
         """Hand `runner` every request a call would make; draws no random number."""
-        self._run(input, state, lengths, resets, record, seed, offset, runner)
+        self._unroll(input, state, lengths, resets, record, seed, offset, runner)
 
-    def _run(
+    def _run(self, *call: Any) -> tuple[Any, ...]:
+        return self._give_back(*self._unroll(*call))
+
+    def _unroll(
         self,
         input: Any,
         state: Any,
@@ -288,31 +270,47 @@ class Recurrent(nn.Module):
         record: Sequence[str],
         seed: int | None,
         offset: int,
-        runner: Runner | None = None,
-    ) -> tuple[Any, ...]:
-        first = self._plan[0][0]
-        like = self.weights_of(first)["weight_ih"]
+        runner: stack.Runner | None = None,
+    ) -> tuple[stack.Call, torch.Tensor, list[Result]]:
+        directions = self._plan[0]
+        like = self.weights_of(directions[0])["weight_ih"]
         autocast = torch.is_autocast_enabled(like.device.type)
-        names = check.record_names(record, first.layout.trace.signals) if record else ()
+        signals = directions[0].layout.trace.signals
+        names = check.record_names(record, signals) if record else ()
         if seed is not None or offset:
             check.counters(seed, offset)
         batch = read_input(
             input, self.input_size, self.batch_first, like, autocast, lengths, resets
         )
-        initial = self._initial(state, batch, like, autocast)
+        initial = {} if state is None else self._initial(state, batch, like, autocast)
         if seed is None:
             seed = masks.fresh_seed() if self._random and runner is None else 0
+        call = stack.Call(batch, initial, names, seed, offset)
         if autocast:
             with torch.autocast(like.device.type, enabled=False):
-                output, results = self._stack(batch, initial, names, seed, offset, runner)
+                output, results = stack.run(self, self._plan, call, runner)
         else:
-            output, results = self._stack(batch, initial, names, seed, offset, runner)
-        if runner is not None:
-            return ()
-        final = self._final(batch, results)
-        if not record:
+            output, results = stack.run(self, self._plan, call, runner)
+        return call, output, results
+
+    def _give_back(
+        self, call: stack.Call, output: torch.Tensor, results: list[Result]
+    ) -> tuple[Any, ...]:
+        """Output, states and records as the user gets them."""
+        layout, batch = self._plan[0][0].layout, call.batch
+        values = []
+        for s in self._states:
+            found = [r.state[s] for r in results]
+            whole = found[0].unsqueeze(0) if len(found) == 1 else torch.stack(found)
+            values.append(batch.state(layout.compact(s, whole)))
+        final = values[0] if len(values) == 1 else make_state(self._states, values)
+        if not call.record:
             return batch.output(output), final
-        return batch.output(output), final, self._records(batch, results, names)
+        records = {
+            n: batch.record(layout.compact(n, torch.stack([r.record[n] for r in results])))
+            for n in call.record
+        }
+        return batch.output(output), final, records
 
     @property
     def _random(self) -> bool:
@@ -327,8 +325,6 @@ class Recurrent(nn.Module):
         self, state: Any, batch: Batch, like: torch.Tensor, autocast: bool
     ) -> dict[str, torch.Tensor]:
         """The states before the first step, [L*D, B, N] by name; absent where zero."""
-        if state is None:
-            return {}
         found = read_state(state, self._states)
         many = self.num_layers * self.num_directions
         layout, rows = self._plan[0][0].layout, batch.x.shape[1]
@@ -340,123 +336,6 @@ class Recurrent(nn.Module):
             check_state(name, t, shape, like)
             found[name] = t.unsqueeze(1) if batch.unbatched else t
         return found
-
-    def _stack(
-        self,
-        batch: Batch,
-        initial: dict[str, torch.Tensor],
-        record: tuple[str, ...],
-        seed: int,
-        offset: int,
-        runner: Runner | None,
-    ) -> tuple[torch.Tensor, list[Result]]:
-        """All layers in turn: the last one's output [T, B, D*O] and every direction's result."""
-        x, results = batch.x, []
-        for layer, directions in enumerate(self._plan):
-            if layer:
-                x = self._between(layer, x, batch, seed, offset)
-            fed = x
-            if self.input_dropout and self.training:
-                stream = masks.LAYER_INPUT + layer
-                fed = x * masks.dropout_mask(
-                    self.input_dropout, seed, stream, range(1), x, x.shape[-1]
-                )
-            found = []
-            for d in directions:
-                request = self._request(d, fed, batch, initial, record, seed, offset)
-                if runner is None:
-                    found.append(run(request, self.executor, self.strict))
-                else:
-                    found.append(runner(request))
-            y = found[0].output
-            if len(found) == 2:
-                y = torch.cat([y, found[1].output], -1)
-            x = x + y if self.residual and layer else y
-            results += found
-        return x, results
-
-    def _between(
-        self, layer: int, x: torch.Tensor, batch: Batch, seed: int, offset: int
-    ) -> torch.Tensor:
-        """What `layer` gets of the output below it: normalised, dropped."""
-        if self.layer_norm:
-            x = self.norms[layer - 1](x)
-            if batch.live is not None:  # the norm's bias must not fill steps that do not exist
-                x = torch.where(batch.live, x, torch.zeros_like(x))
-        if self.dropout and self.training:
-            steps = range(offset, offset + len(x))
-            stream = masks.BETWEEN_LAYERS + layer
-            x = x * masks.dropout_mask(self.dropout, seed, stream, steps, x, x.shape[-1])
-        return x
-
-    def _request(
-        self,
-        d: Direction,
-        x: torch.Tensor,
-        batch: Batch,
-        initial: dict[str, torch.Tensor],
-        record: tuple[str, ...],
-        seed: int,
-        offset: int,
-    ) -> Request:
-        """One direction of one layer, as an executor takes it."""
-        layout = d.layout
-        weights = layout.weights(self.weights_of(d))
-        resets = batch.resets
-        if resets is not None and d.reverse:
-            resets = backward_resets(resets)
-        mask = None
-        if self.recurrent_dropout and self.training:
-            mask = masks.dropout_mask(
-                self.recurrent_dropout,
-                seed,
-                masks.RECURRENT + d.index,
-                range(1),
-                x,
-                weights.weight_hh.shape[1],
-            )[0]
-        zoneout = None
-        if self.zoneout:
-            zoneout = Zoneout(self.zoneout, self.training, seed, d.index, offset)
-        rows = x.shape[1]
-        state = {}
-        for s in self._states:
-            if s in initial:
-                state[s] = layout.expand_state(s, initial[s][d.index])
-            else:
-                size = self.proj_size if self.proj_size and s == self._states[0] else 0
-                state[s] = x.new_zeros(rows, size or self.hidden_size)
-        return Request(
-            layout.trace,
-            weights,
-            x,
-            state,
-            d.reverse,
-            batch.lengths,
-            resets,
-            record,
-            mask,
-            zoneout,
-        )
-
-    def _final(self, batch: Batch, results: list[Result]) -> Any:
-        """The states after the last step, as the user gets them."""
-        layout = self._plan[0][0].layout
-        values = []
-        for s in self._states:
-            found = [r.state[s] for r in results]
-            whole = found[0].unsqueeze(0) if len(found) == 1 else torch.stack(found)
-            values.append(batch.state(layout.compact(s, whole)))
-        return values[0] if len(values) == 1 else make_state(self._states, values)
-
-    def _records(
-        self, batch: Batch, results: list[Result], names: tuple[str, ...]
-    ) -> dict[str, torch.Tensor]:
-        layout = self._plan[0][0].layout
-        return {
-            n: batch.record(layout.compact(n, torch.stack([r.record[n] for r in results])))
-            for n in names
-        }
 
     # -- printing ------------------------------------------------------------------------
 

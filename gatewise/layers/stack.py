@@ -1,0 +1,169 @@
+"""A stack of layers over one batch: what each direction is asked, and what lies between layers.
+
+Shapes: T = time, B = batch, I = input size, H = hidden units, P = projection size, O = P or H,
+L = layers, D = directions (1, or 2 if bidirectional), N = size of a state.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+
+from gatewise import executors
+from gatewise.equations.layout import Layout
+from gatewise.equations.trace import Trace
+from gatewise.executors import Request, Result, Zoneout
+from gatewise.layers import masks
+from gatewise.layers.border import Batch, backward_resets
+
+if TYPE_CHECKING:
+    from gatewise.layers.recurrent import Recurrent
+
+Runner = Callable[[Request], Result]
+
+
+@dataclass(frozen=True)
+class Direction:
+    """One direction of one layer: its parameter shapes and where its parameters live."""
+
+    layout: Layout
+    names: tuple[tuple[str, str], ...]  # (name in layout.shapes(), attribute of the layer)
+    index: int  # layer · D + direction: its place in states and records, its random stream
+    reverse: bool
+
+
+Plan = tuple[tuple[Direction, ...], ...]  # the directions of every layer
+
+
+class Call(NamedTuple):
+    """What one call of a layer asks for, checked and time first."""
+
+    batch: Batch
+    initial: dict[str, torch.Tensor]  # state -> [L*D, B, N]; absent where zero
+    record: tuple[str, ...]
+    seed: int
+    offset: int
+
+
+def plan(
+    trace: Trace,
+    input_size: int,
+    hidden_size: int,
+    num_layers: int,
+    bias: bool,
+    bidirectional: bool,
+    proj_size: int,
+) -> Plan:
+    """Parameter shapes and names of every direction of every layer."""
+    count, width = 1 + bidirectional, input_size
+    layers = []
+    for layer in range(num_layers):
+        layout = Layout(trace, width, hidden_size, proj_size, bias)
+        names = [(n, f"{n}_l{layer}") for n in layout.shapes()]
+        layers.append(
+            tuple(
+                Direction(
+                    layout,
+                    tuple((local, name + "_reverse" * k) for local, name in names),
+                    layer * count + k,
+                    reverse=k == 1,
+                )
+                for k in range(count)
+            )
+        )
+        width = count * (proj_size or hidden_size)
+    return tuple(layers)
+
+
+def run(
+    layer: Recurrent, plan: Plan, call: Call, runner: Runner | None
+) -> tuple[torch.Tensor, list[Result]]:
+    """All layers in turn: the last one's output [T, B, D*O] and every direction's result."""
+    x, results = call.batch.x, []
+    for level, directions in enumerate(plan):
+        if level:
+            x = _between(layer, level, x, call)
+        fed = x
+        if layer.input_dropout and layer.training:
+            stream = masks.LAYER_INPUT + level
+            fed = x * masks.dropout_mask(
+                layer.input_dropout, call.seed, stream, range(1), x, x.shape[-1]
+            )
+        found = []
+        for d in directions:
+            request = _request(layer, d, fed, call)
+            if runner is None:
+                found.append(executors.run(request, layer.executor, layer.strict))
+            else:
+                found.append(runner(request))
+        y = found[0].output
+        if len(found) == 2:
+            y = torch.cat([y, found[1].output], -1)
+        x = x + y if layer.residual and level else y
+        results += found
+    return x, results
+
+
+def _between(layer: Recurrent, level: int, x: torch.Tensor, call: Call) -> torch.Tensor:
+    """What the layer at `level` gets of the output below it: normalised, dropped."""
+    if layer.layer_norm:
+        x = layer.norms[level - 1](x)
+        if call.batch.live is not None:  # its bias must not fill steps that do not exist
+            x = torch.where(call.batch.live, x, 0.0)
+    if layer.dropout and layer.training:
+        steps = range(call.offset, call.offset + len(x))
+        stream = masks.BETWEEN_LAYERS + level
+        x = x * masks.dropout_mask(layer.dropout, call.seed, stream, steps, x, x.shape[-1])
+    return x
+
+
+def _request(layer: Recurrent, d: Direction, x: torch.Tensor, call: Call) -> Request:
+    """One direction of one layer, as an executor takes it."""
+    layout, batch = d.layout, call.batch
+    weights = layout.weights(layer.weights_of(d))
+    resets = batch.resets
+    if resets is not None and d.reverse:
+        resets = backward_resets(resets)
+    mask = None
+    if layer.recurrent_dropout and layer.training:
+        mask = masks.dropout_mask(
+            layer.recurrent_dropout,
+            call.seed,
+            masks.RECURRENT + d.index,
+            range(1),
+            x,
+            weights.weight_hh.shape[1],
+        )[0]
+    zoneout = None
+    if layer.zoneout:
+        zoneout = Zoneout(layer.zoneout, layer.training, call.seed, d.index, call.offset)
+    return Request(
+        layout.trace,
+        weights,
+        x,
+        _state(d, x, call.initial),
+        d.reverse,
+        batch.lengths,
+        resets,
+        call.record,
+        mask,
+        zoneout,
+    )
+
+
+def _state(
+    d: Direction, x: torch.Tensor, initial: dict[str, torch.Tensor]
+) -> dict[str, torch.Tensor]:
+    """The states before the first step, name -> [B, H]."""
+    layout, rows = d.layout, x.shape[1]
+    state = {}
+    for s in layout.trace.states:
+        if s in initial:
+            state[s] = layout.expand_state(s, initial[s][d.index])
+        else:
+            projected = layout.proj_size if s == layout.trace.output else 0
+            state[s] = x.new_zeros(rows, projected or layout.hidden_size)
+    return state
