@@ -6,7 +6,6 @@ import os
 import random
 import shutil
 import tempfile
-from collections.abc import Iterator
 
 import hypothesis
 import numpy as np
@@ -34,10 +33,28 @@ def pytest_unconfigure() -> None:
 
 
 @pytest.fixture(autouse=True)
-def settled() -> Iterator[None]:
-    """Two threads, so that splitting work among threads is tested; the same random numbers."""
-    torch.set_num_threads(2)
+def settled() -> None:
+    """One thread, because pytest's workers share the cores; the same random numbers.
+
+    A test of splitting work among threads asks for more itself.
+    """
+    torch.set_num_threads(1)
     random.seed(0)
     np.random.seed(0)  # noqa: NPY002 - libraries under test may draw from the global state
     torch.manual_seed(0)
-    yield
+
+
+@pytest.fixture(params=["reference", "cpu"])
+def executor(request: pytest.FixtureRequest) -> str:
+    """What to make a layer with: the reference, then the kernel wherever there is one.
+
+    The second is skipped where not even a plain LSTM has a kernel.
+    """
+    import gatewise as gw  # after the environment above
+
+    if request.param == "reference":
+        return "reference"
+    found = gw.explain(gw.LSTM(3, 4), torch.zeros(1, 1, 3))
+    if found.executor != "cpu":
+        pytest.skip(f"no kernel: {found}")
+    return "auto"

@@ -22,6 +22,15 @@ FORWARD = {torch.float32: 2e-6, torch.float64: 1e-13}
 GRADIENT = {torch.float32: 1e-5, torch.float64: 1e-12}
 
 
+def looseness(p: Problem) -> float:
+    """How much more error than the contract's a cell may have in these tests.
+
+    Normalising over the few units of a test divides by a spread that can be a tenth of the
+    values themselves, in every step again; rounding errors grow by as much.
+    """
+    return 1.0 if p.layout.trace.pointwise or p.layout.trace.late_sources else 30.0
+
+
 @dataclass(frozen=True)
 class Problem:
     """Inputs and parameters of one layer direction, and what to ask of an executor."""
@@ -155,10 +164,7 @@ def run_with_gradients(
     outputs = named(run(p.request()))
     draw = torch.Generator().manual_seed(seed)
     loss = sum(
-        (
-            (torch.randn(t.shape, generator=draw).to(t.dtype) * t).sum()
-            for t in outputs.values()
-        ),
+        ((torch.randn(t.shape, generator=draw).to(t.dtype) * t).sum() for t in outputs.values()),
         torch.zeros((), dtype=p.x.dtype),
     )
     leaves = p.leaves()

@@ -1,0 +1,1 @@
+"""Every executor against the float64 reference."""

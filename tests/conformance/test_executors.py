@@ -29,6 +29,7 @@ from tests.support import (
     GRADIENT,
     Problem,
     assert_close,
+    looseness,
     named,
     options,
     problem,
@@ -90,26 +91,27 @@ def check(p: Problem, name: str, dtype: torch.dtype) -> None:
     expected, slopes = run_with_gradients(p, reference.run)
     actual, gradients = run_with_gradients(p.cast(dtype), executor(name))
     assert {t.dtype for t in actual.values()} == {dtype}
-    assert_close(actual, expected, FORWARD[dtype])
-    assert_close(gradients, slopes, GRADIENT[dtype], "gradient by ")
+    assert_close(actual, expected, FORWARD[dtype] * looseness(p))
+    assert_close(gradients, slopes, GRADIENT[dtype] * looseness(p), "gradient by ")
 
 
 @pytest.mark.parametrize("chosen", OPTIONS, ids=lambda o: "+".join(o) or "plain")
 @pytest.mark.parametrize(("name", "dtype"), CANDIDATES)
 @pytest.mark.parametrize("cell", REGISTRY)
-def test_options(
-    cell: str, name: str, dtype: torch.dtype, chosen: tuple[str, ...]
-) -> None:
+def test_options(cell: str, name: str, dtype: torch.dtype, chosen: tuple[str, ...]) -> None:
     check(options(problem(cell), *chosen), name, dtype)
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=lambda s: "x".join(map(str, s)))
 @pytest.mark.parametrize(("name", "dtype"), CANDIDATES)
 @pytest.mark.parametrize("cell", REGISTRY)
-def test_shapes(
-    cell: str, name: str, dtype: torch.dtype, shape: tuple[int, int, int, int]
-) -> None:
-    check(problem(cell, *shape), name, dtype)
+def test_shapes(cell: str, name: str, dtype: torch.dtype, shape: tuple[int, int, int, int]) -> None:
+    steps, batch, inputs, hidden = shape
+    if cell == "lstm-layernorm":
+        # One normalised input, or unit, does not depend on its own size: gradients are zero up
+        # to rounding and have no relative error.
+        inputs, hidden = max(inputs, 2), max(hidden, 2)
+    check(problem(cell, steps, batch, inputs, hidden), name, dtype)
 
 
 @pytest.mark.parametrize("chosen", [(), OPTIONS[-1]], ids=["plain", "everything"])
@@ -123,7 +125,7 @@ def test_inference_equals_training(
     with torch.no_grad():
         actual = named(executor(name)(p.cast(dtype).request()))
         expected = named(reference.run(p.request()))
-    assert_close(actual, expected, FORWARD[dtype])
+    assert_close(actual, expected, FORWARD[dtype] * looseness(p))
 
 
 @pytest.mark.parametrize("cell", REGISTRY)
@@ -137,9 +139,7 @@ def test_without_bias(cell: str) -> None:
     batch=st.integers(0, 9),
     inputs=st.integers(1, 9),
     hidden=st.integers(1, 40),
-    chosen=st.sets(
-        st.sampled_from(["lengths", "resets", "reverse", "record", "feedback_mask"])
-    ),
+    chosen=st.sets(st.sampled_from(["lengths", "resets", "reverse", "record", "feedback_mask"])),
 )
 def test_any_shape_and_options(
     cell: str, steps: int, batch: int, inputs: int, hidden: int, chosen: set[str]
@@ -154,6 +154,13 @@ def test_same_bits_every_time(cell: str) -> None:
     first, second = (run_with_gradients(p, executor("cpu")) for _ in range(2))
     for a, b in zip(first, second, strict=True):
         assert all(torch.equal(a[n], b[n]) for n in a)
+
+
+@pytest.mark.parametrize("batch", [1, 17])
+def test_many_threads(batch: int) -> None:
+    """Large enough to be split: over rows where there are some, over units where there are not."""
+    torch.set_num_threads(3)
+    check(problem("lstm", 6, batch, 40, 300), "cpu", torch.float32)
 
 
 def test_a_long_sequence_keeps_the_contract() -> None:
