@@ -18,9 +18,14 @@ import sympy
 import torch
 
 from gatewise.equations.cell import Cell
-from gatewise.equations.functions import ELEMENTARY, Mean, _Symbolic
+from gatewise.equations.functions import ELEMENTARY, Inside, Mean, Positive, _Symbolic
 
-ON_TENSOR = {f.symbol: f.on_tensor for f in ELEMENTARY.values()}
+ON_TENSOR = {
+    **{f.symbol: f.on_tensor for f in ELEMENTARY.values()},
+    # Derivatives bring these two.
+    Positive: lambda x: (x > 0).to(x.dtype),
+    Inside: lambda x: (x.abs() < 1).to(x.dtype),
+}
 
 
 @dataclass(frozen=True)
