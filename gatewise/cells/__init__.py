@@ -10,6 +10,15 @@ from gatewise.cells.registry import REGISTRY, Entry, get_cell
 from gatewise.cells.rnn import RNN
 
 __all__ = [
-    "GRU", "LSTM", "LSTM1997", "REGISTRY", "RNN", "CoupledLSTM", "Entry", "GRUReset",
-    "LayerNormLSTM", "PeepholeLSTM", "get_cell",
+    "GRU",
+    "LSTM",
+    "LSTM1997",
+    "REGISTRY",
+    "RNN",
+    "CoupledLSTM",
+    "Entry",
+    "GRUReset",
+    "LayerNormLSTM",
+    "PeepholeLSTM",
+    "get_cell",
 ]

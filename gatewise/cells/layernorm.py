@@ -44,5 +44,11 @@ class LayerNormLSTM(Cell):
         i, f, g, o = sigmoid(i), sigmoid(f), tanh(g), sigmoid(o)
         c = f * state.c + i * g
         [normal] = normalise([c])
-        return {"h": o * tanh(param.gain_c * normal + param.bias_c), "c": c,
-                "input": i, "forget": f, "candidate": g, "output": o}
+        return {
+            "h": o * tanh(param.gain_c * normal + param.bias_c),
+            "c": c,
+            "input": i,
+            "forget": f,
+            "candidate": g,
+            "output": o,
+        }

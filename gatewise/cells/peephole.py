@@ -47,5 +47,11 @@ class PeepholeLSTM(Cell):
         g = self.candidate(gate.candidate)
         c = f * state.c + i * g
         o = self.output(gate.output + param.peephole_output * c)
-        return {"h": o * self.squash(c), "c": c,
-                "input": i, "forget": f, "output": o, "candidate": g}
+        return {
+            "h": o * self.squash(c),
+            "c": c,
+            "input": i,
+            "forget": f,
+            "output": o,
+            "candidate": g,
+        }

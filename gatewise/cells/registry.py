@@ -103,7 +103,10 @@ def _from_file(file: str, name: str) -> Cell:
     spec.loader.exec_module(module)
     found = getattr(module, name, None)
     if not (inspect.isclass(found) and issubclass(found, Cell)):
-        have = [n for n, v in vars(module).items()
-                if inspect.isclass(v) and issubclass(v, Cell) and v is not Cell]
+        have = [
+            n
+            for n, v in vars(module).items()
+            if inspect.isclass(v) and issubclass(v, Cell) and v is not Cell
+        ]
         raise ValueError(f"{file} has no cell class {name}; it has: {', '.join(have) or 'none'}")
     return found()

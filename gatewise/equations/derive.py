@@ -44,32 +44,53 @@ class StepPrograms:
     forward: Program
     backward: Program
     saved: tuple[str, ...]  # forward outputs "save_NAME", backward inputs NAME
+    kept_in_state: dict[str, str]  # value that is a new state already -> that state
 
 
-def derive(trace: Trace, record: tuple[str, ...] = ()) -> StepPrograms:
-    """Both programs for a pointwise cell, with `record` as extra outputs of every step."""
+def derive(
+    trace: Trace, record: tuple[str, ...] = (), zoneout: tuple[str, ...] = ()
+) -> StepPrograms:
+    """Both programs for a pointwise cell, with `record` as extra outputs of every step.
+
+    States in `zoneout` keep a part of their previous value, given by an input keep_STATE:
+    s = keep s_prev + (1 - keep) new_s.
+    """
     if not trace.pointwise:
         raise ValueError(f"{type(trace.cell).__name__} is not one pointwise pass over the units")
-    outputs = {f"new_{s}": e for s, e in trace.new_states.items()}
-    outputs |= {f"rec_{r}": trace.signals[r] for r in record}
+    states = dict(trace.new_states)
+    for s in zoneout:
+        keep = symbol(f"keep_{s}")
+        states[s] = keep * symbol(f"{s}_prev") + (1 - keep) * states[s]
+    signals = {**trace.signals, **states}
+    outputs = {f"new_{s}": e for s, e in states.items()}
+    outputs |= {f"rec_{r}": signals[r] for r in record}
     values, hoisted = _hoist(outputs, trace)
     gradients = _reverse(trace, values, hoisted)
-    saved, again = _kept(trace, values, gradients.values())
+    fixed = (
+        *(f"{s}_prev" for s in trace.states),
+        *(f"p_{p}" for p in trace.parameters),
+        *(f"keep_{s}" for s in zoneout),
+    )
+    in_state = {str(hoisted[f"new_{s}"]): s for s in states}
+    saved, again = _kept(trace, values, gradients.values(), {*fixed, *in_state})
+    mentioned = {
+        n.name for e in [*gradients.values(), *dict(again).values()] for n in e.free_symbols
+    }
+    in_state = {
+        v: s
+        for v, s in in_state.items()
+        if v in mentioned and v in dict(values) and v not in dict(again)
+    }
 
     forward = _program(
-        _leaves(trace, accumulators=True), values,
-        hoisted | {f"save_{name}": symbol(name) for name in saved}, prefix="t",
+        (*(a.name for a in trace.accumulators), *fixed),
+        values,
+        hoisted | {f"save_{name}": symbol(name) for name in saved},
+        prefix="t",
     )
     adjoints = tuple(f"d_{name}" for name in outputs)
-    backward = _program(
-        (*saved, *_leaves(trace, accumulators=False), *adjoints), again, gradients, prefix="u"
-    )
-    return StepPrograms(forward, backward, saved)
-
-
-def _leaves(trace: Trace, accumulators: bool) -> tuple[str, ...]:
-    names = [a.name for a in trace.accumulators] if accumulators else []
-    return (*names, *(f"{s}_prev" for s in trace.states), *(f"p_{p}" for p in trace.parameters))
+    backward = _program((*saved, *in_state, *fixed, *adjoints), again, gradients, prefix="u")
+    return StepPrograms(forward, backward, saved, in_state)
 
 
 def _hoist(
@@ -136,11 +157,13 @@ def _reverse(
 
 
 def _kept(
-    trace: Trace, values: list[Assignment], gradients: Iterable[sympy.Expr]
+    trace: Trace, values: list[Assignment], gradients: Iterable[sympy.Expr], fixed: set[str]
 ) -> tuple[tuple[str, ...], list[Assignment]]:
-    """What forward must keep for `gradients`, and which values backward computes again."""
+    """What forward must keep for `gradients`, and which values backward computes again.
+
+    `fixed` is at hand in the backward pass anyway.
+    """
     definition = dict(values)
-    fixed = set(_leaves(trace, accumulators=False))
     pre_activations = {a.name for a in trace.accumulators}
 
     needed = {s.name for g in gradients for s in g.free_symbols}
@@ -152,6 +175,8 @@ def _kept(
         at_hand = fixed | set(saved)
         recomputed = []
         for name, expr in values:
+            if name in at_hand:
+                continue
             if {s.name for s in expr.free_symbols} <= at_hand | set(recomputed):
                 recomputed.append(name)
             elif name in needed and name not in saved:

@@ -4,5 +4,12 @@ from gatewise.executors.choose import EXECUTORS, Explanation, SlowPathError, cho
 from gatewise.executors.request import Request, Result, Zoneout
 
 __all__ = [
-    "EXECUTORS", "Explanation", "Request", "Result", "SlowPathError", "Zoneout", "choose", "run",
+    "EXECUTORS",
+    "Explanation",
+    "Request",
+    "Result",
+    "SlowPathError",
+    "Zoneout",
+    "choose",
+    "run",
 ]

@@ -26,14 +26,15 @@ def run(request: Request) -> Result:
     if request.lengths is not None:
         time = torch.arange(steps, device=x.device)
         live = time[:, None] < request.lengths.to(x.device)  # [T, B]
-    keep = _zoneout_masks(request)
+    keep = zoneout_masks(request)
 
     state = dict(request.state)
     outputs: list[Any] = [None] * steps
     records: dict[str, list[Any]] = {name: [None] * steps for name in request.record}
     for t in reversed(range(steps)) if request.reverse else range(steps):
         if request.resets is not None:
-            gone = request.resets[t].unsqueeze(-1)  # [B, 1]
+            gone = request.resets[t] if live is None else request.resets[t] & live[t]
+            gone = gone.unsqueeze(-1)  # [B, 1]; a step that does not exist resets nothing
             state = {n: torch.where(gone, torch.zeros_like(s), s) for n, s in state.items()}
         new, signals = _step(request, projected[t], state)
         for name, mask in keep.items():
@@ -53,9 +54,7 @@ def run(request: Request) -> Result:
         empty = x.new_zeros(0, *state[trace.output].shape)
         wide = x.new_zeros(0, x.shape[1], _hidden(request))
         return Result(empty, state, dict.fromkeys(request.record, wide))
-    return Result(
-        torch.stack(outputs), state, {n: torch.stack(v) for n, v in records.items()}
-    )
+    return Result(torch.stack(outputs), state, {n: torch.stack(v) for n, v in records.items()})
 
 
 def _hidden(request: Request) -> int:
@@ -66,8 +65,9 @@ def _step(request: Request, from_input: torch.Tensor, state: dict[str, torch.Ten
     """One step: the new states [B, H] by name, and a function name -> recorded value."""
     trace, weights = request.trace, request.weights
     hidden = _hidden(request)
-    fed_back = torch.cat([from_input.new_zeros(len(from_input), 0),
-                          *(state[s] for s in trace.feedback)], -1)  # [B, R]
+    fed_back = torch.cat(
+        [from_input.new_zeros(len(from_input), 0), *(state[s] for s in trace.feedback)], -1
+    )  # [B, R]
     if request.feedback_mask is not None:
         fed_back = fed_back * request.feedback_mask
     x_parts = dict(zip(trace.gates, from_input.split(hidden, -1), strict=True))
@@ -134,7 +134,7 @@ def _whole(value: Any, shape: tuple[int, int], like: torch.Tensor) -> torch.Tens
     return torch.as_tensor(value, dtype=like.dtype, device=like.device).expand(shape)
 
 
-def _zoneout_masks(request: Request) -> dict[str, torch.Tensor]:
+def zoneout_masks(request: Request) -> dict[str, torch.Tensor]:
     """State -> how much of the previous value stays, [T, B, H] (or a constant per step)."""
     z, x = request.zoneout, request.x
     if z is None:

@@ -1,9 +1,482 @@
-"""Run a request on the compiled kernel."""
+"""Run a request on the compiled kernel: buffers, the call, and the gradient.
+
+Shapes: T = time, B = batch, I = input size, H = hidden units, P = H padded to whole vectors,
+F = fed-back states, A = accumulators (gates, a split gate counting twice).
+"""
+
 from __future__ import annotations
+
+import ctypes
+import functools
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch.nn.functional import pad
+
+from gatewise.equations.layout import Weights
+from gatewise.executors import reference
+from gatewise.executors.cpu.kernel import Kernel, kernel, parallel
 from gatewise.executors.request import Request, Result
 
+_DTYPES = (torch.float32, torch.float64)
+# Below this many multiplications a second thread costs more than it brings (some 40 µs).
+_PARALLEL_FROM = 1_000_000
+
+
 def obstacles(request: Request) -> list[str]:
-    return ["under construction"]
+    """Why the kernel cannot run `request`; empty where it can."""
+    trace, x = request.trace, request.x
+    if x.device.type != "cpu":
+        return [f"the C kernel runs on the CPU, the input is on {x.device.type}"]
+    if x.dtype not in _DTYPES:
+        return [f"the C kernel computes in float32 or float64, the input is {x.dtype}"]
+    found = []
+    if not trace.pointwise:
+        found.append(
+            f"no kernel yet for {type(trace.cell).__name__}: it normalises over units or has a "
+            "late gate"
+        )
+    if request.weights.projection is not None:
+        found.append("no kernel yet for a projection (proj_size)")
+    if _transformed(request):
+        found.append("torch.func transforms and forward-mode derivatives need the reference")
+    if not found:
+        made = _kernel_for(request)
+        if isinstance(made, str):
+            found.append(made)
+    return found
+
+
+def _transformed(request: Request) -> bool:
+    """Is the call inside torch.func or forward-mode differentiation?"""
+    if torch._C._functorch.maybe_get_level(request.x) != -1:
+        return True
+    if torch._C._functorch.peek_interpreter_stack() is not None:
+        return True
+    return torch.autograd.forward_ad._current_level >= 0
+
+
+def _kernel_for(request: Request) -> Kernel | str:
+    zoned = tuple(request.zoneout.probability) if request.zoneout else ()
+    return kernel(request.trace, request.x.dtype, _training(request), request.record, zoned)
+
+
+def _inputs(request: Request) -> tuple[torch.Tensor | None, ...]:
+    """Everything a gradient may be asked for, in the order of `_Recurrence.forward`."""
+    w = request.weights
+    return (
+        request.x,
+        w.weight_ih,
+        w.weight_hh,
+        w.bias_ih,
+        w.bias_hh,
+        *w.parameters.values(),
+        *(request.state[s] for s in request.trace.states),
+    )
+
+
+def _training(request: Request) -> bool:
+    return torch.is_grad_enabled() and any(
+        t is not None and t.requires_grad for t in _inputs(request)
+    )
+
 
 def run(request: Request) -> Result:
-    raise RuntimeError("under construction")
+    """Run the kernel; differentiable where an input requires it."""
+    if request.x.shape[0] == 0 or request.x.shape[1] == 0:
+        return reference.run(request)  # nothing to compute; the reference knows the shapes
+    made = _kernel_for(request)
+    if isinstance(made, str):
+        raise RuntimeError(made)
+    if _training(request):
+        flat = _Recurrence.apply(request, made, *_inputs(request))
+    else:
+        flat = _forward(request, made)[0]
+    states = request.trace.states
+    return Result(
+        flat[0],
+        dict(zip(states, flat[1 : 1 + len(states)], strict=True)),
+        dict(zip(request.record, flat[1 + len(states) :], strict=True)),
+    )
+
+
+# -- buffers -----------------------------------------------------------------------------
+
+
+@functools.lru_cache(maxsize=64)
+def _zeros(padded: int, dtype: torch.dtype) -> torch.Tensor:
+    return torch.zeros(padded, dtype=dtype)
+
+
+@dataclass
+class _Call:
+    """The buffers of one forward call; backward reads them again."""
+
+    request: Request
+    kernel: Kernel
+    x: torch.Tensor  # [T, B, I], last stride 1
+    padded: int
+    threads: int
+    numbers: list[int]
+    pointers: list[int]
+    hold: list[Any]  # tensors the pointers point into
+    states: list[torch.Tensor]  # [T, B, P], or [B, P] where no history is needed
+    first: list[torch.Tensor]  # [B, P]
+    kept: torch.Tensor | None
+    packed_t: torch.Tensor | None
+
+
+def _padded_rows(t: torch.Tensor, padded: int) -> torch.Tensor:
+    t = t.detach()
+    if t.shape[-1] != padded:
+        t = pad(t, (0, padded - t.shape[-1]))
+    return t.contiguous()
+
+
+def _pointer(t: torch.Tensor | None) -> int:
+    return 0 if t is None else t.data_ptr()
+
+
+def _invoke(function: Any, numbers: list[int], pointers: list[int]) -> None:
+    n = (ctypes.c_int64 * len(numbers))(*numbers)
+    p = (ctypes.c_void_p * len(pointers))(*pointers)
+    function(n, p, parallel())
+
+
+def _pack(
+    made: Kernel, request: Request, padded: int, threads: int, training: bool
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None, torch.Tensor]:
+    """Weights as the kernel reads them: panels for x, for h, transposed, and one bias."""
+    w, trace = request.weights, request.trace
+    inputs, hidden = w.weight_ih.shape[1], w.weight_ih.shape[0] // len(trace.gates)
+    from_x = sum(a.from_input for a in trace.accumulators)
+    from_h = sum(a.from_feedback for a in trace.accumulators)
+    fed = len(trace.feedback)
+    new = functools.partial(torch.empty, dtype=w.weight_ih.dtype)
+    packed_x = new(padded * inputs * from_x)
+    packed_h = new(padded * fed * hidden * from_h)
+    packed_t = new(fed * padded * from_h * hidden) if training else None
+    bias = new(len(trace.accumulators), padded)
+    raw = [
+        None if t is None else t.detach().contiguous()
+        for t in (w.weight_ih, w.weight_hh, w.bias_ih, w.bias_hh)
+    ]
+    _invoke(
+        made.pack,
+        [threads, inputs, hidden, padded],
+        [_pointer(t) for t in (*raw, packed_x, packed_h, packed_t, bias)],
+    )
+    return packed_x, packed_h, packed_t, bias
+
+
+def _prepare(request: Request, made: Kernel) -> _Call:
+    trace, w = request.trace, request.weights
+    training = made.backward is not None
+    x = request.x.detach()
+    if x.stride(-1) != 1 and x.shape[-1] != 1:
+        x = x.contiguous()
+    steps, batch, inputs = x.shape
+    hidden = w.weight_ih.shape[0] // len(trace.gates)
+    padded = -(-hidden // made.lanes) * made.lanes
+    accumulators = len(trace.accumulators)
+    products = steps * batch * accumulators * hidden * (inputs + hidden)
+    threads = min(torch.get_num_threads(), batch) if products >= _PARALLEL_FROM else 1
+
+    new = functools.partial(
+        torch.zeros if request.lengths is not None else torch.empty, dtype=x.dtype
+    )
+    packed_x, packed_h, packed_t, bias = _pack(made, request, padded, threads, training)
+    states = [new(*((steps,) if history else ()), batch, padded) for history in made.history]
+    first = [_padded_rows(request.state[s], padded) for s in trace.states]
+    last = [torch.empty(batch, padded, dtype=x.dtype) for _ in trace.states]
+    records = [new(steps, batch, padded) for _ in request.record]
+    kept = torch.empty(steps, batch, made.width * padded, dtype=x.dtype) if training else None
+    params = (
+        torch.stack([_padded_rows(v, padded) for v in w.parameters.values()])
+        if w.parameters
+        else None
+    )
+    resets = None if request.resets is None else request.resets.contiguous()
+    lengths = None if request.lengths is None else request.lengths.to(torch.int64).contiguous()
+    mask = None if request.feedback_mask is None else request.feedback_mask.detach().contiguous()
+    zero = _zeros(padded, x.dtype)
+    keep = [_keep(request, s, padded) for s in trace.states]
+
+    numbers = [
+        steps,
+        batch,
+        inputs,
+        hidden,
+        padded,
+        int(request.reverse),
+        threads,
+        x.stride(0),
+        x.stride(1),
+        *(batch * padded if history else 0 for history in made.history),
+    ]
+    hold = [
+        x,
+        packed_x,
+        packed_h,
+        bias,
+        params,
+        kept,
+        resets,
+        lengths,
+        mask,
+        zero,
+        *keep,
+        *first,
+        *states,
+        *last,
+        *records,
+    ]
+    return _Call(
+        request,
+        made,
+        x,
+        padded,
+        threads,
+        numbers,
+        [_pointer(t) for t in hold],
+        hold,
+        states,
+        first,
+        kept,
+        packed_t,
+    )
+
+
+def _keep(request: Request, state: str, padded: int) -> torch.Tensor | None:
+    """How much of the previous `state` stays, [T, B, P]; None where it is not zoned out."""
+    if request.zoneout is None or state not in request.zoneout.probability:
+        return None
+    steps, batch, _ = request.x.shape
+    masks = reference.zoneout_masks(request)
+    return _padded_rows(masks[state].expand(steps, batch, request.state[state].shape[-1]), padded)
+
+
+def _forward(request: Request, made: Kernel) -> tuple[tuple[torch.Tensor, ...], _Call]:
+    call = _prepare(request, made)
+    _invoke(made.forward, call.numbers, call.pointers)
+    count, hidden = len(request.trace.states), request.state[request.trace.output].shape[-1]
+    records = len(request.record)
+    last = call.hold[len(call.hold) - records - count : len(call.hold) - records]
+    signals = call.hold[len(call.hold) - records :]
+    tensors = (call.states[0], *last, *signals)
+    if call.padded != hidden:
+        tensors = tuple(t[..., :hidden].contiguous() for t in tensors)
+    return tensors, call
+
+
+# -- gradient ----------------------------------------------------------------------------
+
+
+class _Recurrence(torch.autograd.Function):
+    """The kernel as one differentiable operation.
+
+    Its backward is itself a compiled kernel and cannot be differentiated; where a graph of the
+    backward is asked for (create_graph=True), the reference computes it instead.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, request: Request, made: Kernel, *inputs: torch.Tensor | None) -> Any:
+        outputs, call = _forward(request, made)
+        ctx.call = call
+        ctx.save_for_backward(*inputs, *(s for s in (*call.states, *call.first)))
+        ctx.set_materialize_grads(False)
+        ctx.inputs = len(inputs)
+        return outputs
+
+    @staticmethod
+    def backward(ctx: Any, *grads: torch.Tensor | None) -> Any:
+        inputs = ctx.saved_tensors[: ctx.inputs]  # also checks that none was changed in place
+        needs = ctx.needs_input_grad[2:]
+        request = ctx.call.request
+        if torch.is_grad_enabled():
+            found = _reference_gradient(request, inputs, needs, grads)
+        else:
+            call, ctx.call = ctx.call, _spent(ctx.call)
+            if call.kept is None:  # a second backward: the first one consumed the kept values
+                call = _forward(_with_inputs(request, inputs), call.kernel)[1]
+            found = _gradient(call, needs, grads)
+        return (None, None, *found)
+
+
+def _spent(call: _Call) -> _Call:
+    """The call without its large buffers: backward overwrites them."""
+    return replace(call, kept=None, packed_t=None, hold=[], pointers=[], states=[], first=[])
+
+
+def _with_inputs(request: Request, inputs: tuple[torch.Tensor | None, ...]) -> Request:
+    """`request` on the tensors `inputs` (the order of `_inputs`)."""
+    w = request.weights
+    x, w_ih, w_hh, b_ih, b_hh, *rest = inputs
+    assert x is not None and w_ih is not None and w_hh is not None
+    names = (*w.parameters, *request.trace.states)
+    values: dict[str, Any] = {}
+    count = len(w.parameters)
+    parameters = dict(zip(names[:count], rest[:count], strict=True))
+    values = dict(zip(names[count:], rest[count:], strict=True))
+    return replace(
+        request,
+        x=x,
+        state=values,
+        weights=Weights(w_ih, w_hh, b_ih, b_hh, parameters),  # type: ignore[arg-type]
+    )
+
+
+def _reference_gradient(
+    request: Request, inputs: Any, needs: Any, grads: Any
+) -> list[torch.Tensor | None]:
+    """The gradient with a graph of its own, by running the reference."""
+    result = reference.run(_with_inputs(request, inputs))
+    outputs = [result.output, *result.state.values(), *result.record.values()]
+    pairs = [
+        (o, g) for o, g in zip(outputs, grads, strict=True) if g is not None and o.requires_grad
+    ]
+    wanted = [t for t, need in zip(inputs, needs, strict=True) if need]
+    found = iter(
+        torch.autograd.grad(
+            [o for o, _ in pairs],
+            wanted,
+            [g for _, g in pairs],
+            create_graph=True,
+            allow_unused=True,
+        )
+    )
+    return [next(found) if need else None for need in needs]
+
+
+def _gradient(call: _Call, needs: Any, grads: Any) -> list[torch.Tensor | None]:
+    """The backward kernel, then the products over all steps at once."""
+    request, trace, padded = call.request, call.request.trace, call.padded
+    dtype, batch = call.x.dtype, call.x.shape[1]
+    count = len(trace.states)
+    d_output, d_last, d_records = grads[0], grads[1 : 1 + count], grads[1 + count :]
+    # [T, B, P]: as contiguous rows the kernel can read
+    d_steps = [None if g is None else _padded_rows(g, padded) for g in (d_output, *d_records)]
+    carry = [
+        torch.zeros(batch, padded, dtype=dtype) if g is None else _padded_rows(g, padded).clone()
+        for g in d_last
+    ]
+    accumulators, params = len(trace.accumulators), len(trace.parameters)
+    d_bias = torch.zeros(call.threads, accumulators, padded, dtype=dtype)
+    d_param = torch.zeros(call.threads, params, padded, dtype=dtype)
+    extra = [call.packed_t, *d_steps, *carry, d_bias, d_param]
+    _invoke(call.kernel.backward, call.numbers, call.pointers + [_pointer(t) for t in extra])
+
+    hidden = request.state[trace.output].shape[-1]
+    d_acc = _accumulator_gradients(call, hidden)  # [T*B, A*H], strided
+    needs_x, needs_ih, needs_hh, needs_b_ih, needs_b_hh, *needs_rest = needs
+    from_x = [k for k, a in enumerate(trace.accumulators) if a.from_input]
+    from_h = [k for k, a in enumerate(trace.accumulators) if a.from_feedback]
+    found: list[torch.Tensor | None] = [None] * 5
+    weights = request.weights
+    if needs_x:
+        parts = [d_acc[:, a * hidden : b * hidden] for a, b in _runs(from_x)]
+        d_x = torch.mm(
+            parts[0] if len(parts) == 1 else torch.cat(parts, 1), weights.weight_ih.detach()
+        )
+        found[0] = d_x.view(call.x.shape)
+    if needs_ih:
+        inputs = _existing(request, call.x).reshape(-1, call.x.shape[-1])
+        found[1] = torch.cat(
+            [torch.mm(d_acc[:, a * hidden : b * hidden].T, inputs) for a, b in _runs(from_x)]
+        )
+    if needs_hh:
+        found[2] = _recurrent_weight_gradient(call, d_acc, from_h, hidden)
+    total = d_bias.sum(0)[:, :hidden]
+    if needs_b_ih:
+        found[3] = total[from_x].reshape(-1)
+    if needs_b_hh:
+        found[4] = total[from_h].reshape(-1)
+    per_unit = d_param.sum(0)[:, :hidden]
+    rest = [*per_unit.unbind(0), *(c[:, :hidden] for c in carry)]
+    return found + [g if need else None for g, need in zip(rest, needs_rest, strict=True)]
+
+
+def _accumulator_gradients(call: _Call, hidden: int) -> torch.Tensor:
+    assert call.kept is not None
+    accumulators, padded = len(call.request.trace.accumulators), call.padded
+    steps, batch, width = call.kept.shape
+    flat = call.kept.view(steps * batch, width)
+    if padded == hidden:
+        return flat[:, : accumulators * hidden]
+    return flat.view(steps * batch, -1, padded)[:, :accumulators, :hidden].reshape(
+        steps * batch, accumulators * hidden
+    )
+
+
+def _runs(indices: list[int]) -> list[tuple[int, int]]:
+    """Consecutive indices as half-open ranges: [0, 1, 3] -> [(0, 2), (3, 4)]."""
+    runs: list[tuple[int, int]] = []
+    for k in indices:
+        if runs and runs[-1][1] == k:
+            runs[-1] = (runs[-1][0], k + 1)
+        else:
+            runs.append((k, k + 1))
+    return runs
+
+
+def _existing(request: Request, x: torch.Tensor) -> torch.Tensor:
+    """x with zeros at steps that do not exist, whatever the padding holds (it may be NaN)."""
+    if request.lengths is None:
+        return x
+    gone = torch.arange(len(x)).unsqueeze(1) >= request.lengths
+    return x.masked_fill(gone.unsqueeze(-1), 0.0)
+
+
+def _recurrent_weight_gradient(
+    call: _Call, d_acc: torch.Tensor, from_h: list[int], hidden: int
+) -> torch.Tensor:
+    """dU = Σ_t d_acc_t ⊗ r_{t-1}, [G*H, F*H]."""
+    request, trace, batch = call.request, call.request.trace, call.x.shape[1]
+    columns = []
+    for f, name in enumerate(trace.feedback):
+        s = trace.states.index(name)
+        history, first = call.states[s][..., :hidden], call.first[s][:, :hidden]
+        rows = []
+        for a, b in _runs(from_h):
+            d = d_acc[:, a * hidden : b * hidden]
+            if _previous_is_shifted(request):
+                # r_{t-1} is the history one step on: no copy of it is made
+                if request.reverse:
+                    first_d, rest_d, rest = d[-batch:], d[:-batch], history[1:]
+                else:
+                    first_d, rest_d, rest = d[:batch], d[batch:], history[:-1]
+                total = torch.mm(first_d.T, first)
+                total.addmm_(rest_d.T, rest.reshape(-1, hidden))
+            else:
+                fed = _previous(request, history, first)
+                if request.feedback_mask is not None:
+                    fed = fed * request.feedback_mask[:, f * hidden : (f + 1) * hidden]
+                total = torch.mm(d.T, fed.reshape(-1, hidden))
+            rows.append(total)
+        columns.append(torch.cat(rows) if len(rows) > 1 else rows[0])
+    if not columns:
+        return torch.zeros_like(request.weights.weight_hh)
+    return torch.cat(columns, 1) if len(columns) > 1 else columns[0]
+
+
+def _previous_is_shifted(request: Request) -> bool:
+    return (
+        request.resets is None
+        and request.feedback_mask is None
+        and not (request.reverse and request.lengths is not None)
+    )
+
+
+def _previous(request: Request, history: torch.Tensor, first: torch.Tensor) -> torch.Tensor:
+    """The fed-back state before every step, [T, B, H]."""
+    if not request.reverse:
+        previous = torch.cat([first.unsqueeze(0), history[:-1]])
+    else:
+        previous = torch.cat([history[1:], first.unsqueeze(0)])
+        if request.lengths is not None:
+            starts = torch.arange(len(history)).unsqueeze(1) == request.lengths - 1
+            previous = torch.where(starts.unsqueeze(-1), first, previous)
+    if request.resets is not None:
+        previous = previous.masked_fill(request.resets.unsqueeze(-1), 0.0)
+    return previous

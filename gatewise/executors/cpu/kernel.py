@@ -1,0 +1,106 @@
+"""Compiled kernels by cell: derive, generate, compile, load; each once per process."""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+from dataclasses import dataclass
+from importlib.resources import files
+
+import sympy
+import torch
+
+from gatewise.equations.trace import Trace
+from gatewise.executors.cpu import toolchain
+from gatewise.executors.cpu.generate import KernelSpec, source
+
+_SOURCES = ("vector.h", "kernel.c", "runtime.c")
+
+
+@dataclass(frozen=True, eq=False)
+class Kernel:
+    """A loaded library and what the launcher must know to call it."""
+
+    lanes: int  # units per vector
+    width: int  # see KernelSpec.width
+    history: tuple[bool, ...]  # per state: is every step of it kept?
+    forward: ctypes._CFuncPtr  # type: ignore[name-defined]
+    backward: ctypes._CFuncPtr | None  # type: ignore[name-defined]
+    pack: ctypes._CFuncPtr  # type: ignore[name-defined]
+
+
+@functools.cache
+def _text(name: str) -> str:
+    return files("gatewise.executors.cpu").joinpath("source", name).read_text("utf-8")
+
+
+@functools.cache
+def parallel() -> ctypes.c_void_p:
+    """The address of the thread pool's entry (runtime.c)."""
+    lib = toolchain.library("runtime " + _text("runtime.c"), lambda: _text("runtime.c"))
+    return ctypes.cast(lib.gw_parallel, ctypes.c_void_p)
+
+
+_kernels: dict[tuple[object, ...], Kernel | str] = {}
+
+
+def kernel(
+    trace: Trace,
+    dtype: torch.dtype,
+    training: bool,
+    record: tuple[str, ...] = (),
+    zoneout: tuple[str, ...] = (),
+) -> Kernel | str:
+    """The kernel, or why there is none."""
+    key = (trace, dtype, training, record, zoneout)
+    found = _kernels.get(key)
+    if found is None:
+        try:
+            found = build(KernelSpec(trace, dtype, training, record, zoneout))
+        except toolchain.NoCompilerError as error:
+            toolchain.warn_no_compiler(str(error))
+            found = str(error)
+        except ValueError as error:  # a function or power the kernel language lacks
+            found = str(error)
+        _kernels[key] = found
+    return found
+
+
+def _fingerprint(spec: KernelSpec) -> str:
+    """Everything the generated source depends on, had without deriving it."""
+    trace = spec.trace
+    parts = [str(spec.dtype), str(spec.training), str(spec.record), str(spec.zoneout)]
+    parts += [str(trace.accumulators), str(trace.states), str(trace.feedback)]
+    parts += [str(trace.parameters)]
+    parts += [sympy.srepr(e) for e in trace.new_states.values()]
+    parts += [sympy.srepr(trace.signals[r]) for r in spec.record]
+    code = [_text(name) for name in _SOURCES]
+    for module in ("equations.derive", "executors.render", "executors.cpu.generate"):
+        package, _, name = f"gatewise.{module}".rpartition(".")
+        code.append(files(package).joinpath(f"{name}.py").read_text("utf-8"))
+    return "\0".join([*parts, *code])
+
+
+def build(spec: KernelSpec) -> Kernel:
+    """Load the library of `spec`, compiled if need be.
+
+    Raises NoCompilerError, or ValueError where the cell has no kernel.
+    """
+    lib = toolchain.library(_fingerprint(spec), lambda: source(spec))
+    lib.gw_lanes.restype = ctypes.c_int64
+    lib.gw_width.restype = ctypes.c_int64
+    pointers = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p]
+    for name in ("gw_forward", "gw_backward", "gw_pack"):
+        if hasattr(lib, name):
+            getattr(lib, name).argtypes = pointers
+            getattr(lib, name).restype = None
+    lib.gw_history.argtypes = [ctypes.c_int64]
+    lib.gw_history.restype = ctypes.c_int64
+    return Kernel(
+        lanes=lib.gw_lanes(),
+        width=lib.gw_width(),
+        history=tuple(bool(lib.gw_history(k)) for k in range(len(spec.trace.states))),
+        forward=lib.gw_forward,
+        backward=lib.gw_backward if spec.training else None,
+        pack=lib.gw_pack,
+    )

@@ -1,0 +1,516 @@
+/* One recurrent layer in one direction, over a whole sequence, forward and backward.
+ *
+ * Included after vector.h and the generated part of a cell, which defines
+ *   NG accumulators (pre-activations), NS states, NP per-unit parameters, NF fed-back states,
+ *   NSAVE kept values, NR recorded signals;
+ *   X_GATE[NGX], H_GATE[NGH]: which accumulators take the input, which the fed-back values;
+ *   FEEDBACK[NF]: which states U multiplies;
+ *   step_forward(), step_backward(): the equations on LANES units of one row.
+ *
+ * Shapes: T steps, B rows, I inputs, H units, P = H rounded up to whole vectors ("padded").
+ * Every [.., P] buffer has P numbers a row; numbers past H are finite and are never read by a
+ * product.
+ *
+ * Buffers (row-major; who owns them: the caller, for the length of the call)
+ *   x        [T, B, I], strides given          read
+ *   state[s] [T, B, P] or [B, P] (step 0)      written: the state after each step; the second
+ *            form, overwritten in place, serves a state nobody reads again
+ *   first[s] [B, P]  initial state             read
+ *   last[s]  [B, P]  state after a row's last step  written
+ *   kept     [T, B, W*P], W = max(NSAVE, NG)   forward writes kept values, backward replaces
+ *            them by the derivatives of the NG accumulators
+ *   record   [NR][T, B, P]                     written by forward; backward reads gradients
+ *   packed_x [P/LANES][I][NGX][LANES], packed_h [P/LANES][NF*H][NGH][LANES]
+ *   packed_t [NF][P/LANES][NGH][H][LANES]: U transposed, for the backward product
+ */
+#include <stdlib.h>
+
+typedef void (*task)(void *, long);
+typedef void (*parallel_fn)(task, void *, long);
+
+#define MAX_ROWS 128 /* rows one thread carries through a sequence at once */
+#define BUDGET (REGISTERS == 32 ? 24 : 12) /* accumulators that fit beside the operands */
+#define TILE (BUDGET > NG ? BUDGET : NG) /* accumulators of the largest tile */
+#define AT_LEAST_1(n) ((n) < 1 ? 1 : (n))
+/* A tall tile shares weights among rows; narrow cells (few gates) take several vectors of
+ * units so that each broadcast of an input serves more products. */
+#define TALL_UNITS (NG == 1 ? 4 : NG == 2 ? 2 : 1)
+#define TALL_ROWS AT_LEAST_1(BUDGET / (NG * TALL_UNITS) > 8 ? 8 : BUDGET / (NG * TALL_UNITS))
+#define FLAT_UNITS AT_LEAST_1(BUDGET / NG > 4 ? 4 : BUDGET / NG)
+/* The backward product has one accumulator per vector of fed-back units. */
+#define BACK_UNITS 4
+#define BACK_ROWS (BUDGET / BACK_UNITS)
+
+/* Arguments, in the order of launch.py. */
+enum { N_STEPS, N_BATCH, N_INPUTS, N_UNITS, N_PADDED, N_REVERSE, N_THREADS, N_X_STEP, N_X_ROW,
+       N_STATE_STEP, N_COUNT = N_STATE_STEP + NS };
+enum { P_X, P_PACKED_X, P_PACKED_H, P_BIAS, P_PARAM, P_KEPT, P_RESETS, P_LENGTHS, P_MASK,
+       P_ZERO, P_KEEP, P_FIRST = P_KEEP + NS, P_STATE = P_FIRST + NS, P_LAST = P_STATE + NS,
+       P_RECORD = P_LAST + NS, P_COUNT = P_RECORD + NR,
+       /* backward only */
+       P_PACKED_T = P_COUNT, P_D_OUTPUT, P_D_RECORD, P_CARRY = P_D_RECORD + NR,
+       P_D_BIAS = P_CARRY + NS, P_D_PARAM };
+
+typedef struct {
+  const int64_t *n;
+  void *const *p;
+} job;
+
+#define WIDTH (NSAVE > NG ? NSAVE : NG)
+
+/* acc[r][u][gates[g]] += rows[r][k] * panel[u][k][g], for k in 0..count.
+ * panel_step: distance between the panels of neighbouring vectors of units. */
+INLINE void multiply(vec *acc, const int mr, const int nu, const int ng, const int stride,
+                     const int *gates, const real *const *rows, const real *panel,
+                     long panel_step, long count) {
+  for (long k = 0; k < count; k++) {
+    const real *w = panel + k * ng * LANES;
+#pragma GCC unroll 24
+    for (int u = 0; u < nu; u++) {
+      vec weight[NG > 4 ? NG : 4];
+#pragma GCC unroll 24
+      for (int g = 0; g < ng; g++) weight[g] = load(w + u * panel_step + g * LANES);
+#pragma GCC unroll 24
+      for (int r = 0; r < mr; r++) {
+        vec a = splat(rows[r][k]);
+#pragma GCC unroll 24
+        for (int g = 0; g < ng; g++) acc[(r * nu + u) * stride + gates[g]] += a * weight[g];
+      }
+    }
+  }
+}
+
+/* ---- rows of one step -------------------------------------------------------------- */
+
+typedef struct {
+  long count;
+  long row[MAX_ROWS];
+  const real *x[MAX_ROWS];
+  const real *previous[NS][MAX_ROWS];
+  const real *fed_back[NF + 1][MAX_ROWS]; /* previous, or its masked copy */
+  int fresh[MAX_ROWS];                    /* previous is the initial or the zero state */
+} step_rows;
+
+/* Which rows run at step t, and where each finds its input and its previous states. */
+static void find_rows(const job *j, long t, long begin, long end, step_rows *s, real *masked) {
+  const int64_t *n = j->n;
+  const long batch = n[N_BATCH], padded = n[N_PADDED], units = n[N_UNITS];
+  const uint8_t *resets = j->p[P_RESETS];
+  const int64_t *lengths = j->p[P_LENGTHS];
+  const real *mask = j->p[P_MASK];
+  s->count = 0;
+  for (long row = begin; row < end; row++) {
+    const long length = lengths ? lengths[row] : n[N_STEPS];
+    if (t >= length) continue;
+    const long i = s->count++;
+    const int initial = t == (n[N_REVERSE] ? length - 1 : 0);
+    const int reset = resets && resets[t * batch + row];
+    const long before = n[N_REVERSE] ? t + 1 : t - 1;
+    s->row[i] = row;
+    s->fresh[i] = reset;
+    s->x[i] = (const real *)j->p[P_X] + t * n[N_X_STEP] + row * n[N_X_ROW];
+    for (int k = 0; k < NS; k++)
+      s->previous[k][i] =
+          reset ? (const real *)j->p[P_ZERO]
+          : initial ? (const real *)j->p[P_FIRST + k] + row * padded
+          : (const real *)j->p[P_STATE + k] + before * n[N_STATE_STEP + k] + row * padded;
+    for (int f = 0; f < NF; f++) {
+      const real *value = s->previous[FEEDBACK[f]][i];
+      if (mask && masked) {
+        real *copy = masked + (i * NF + f) * padded;
+        const real *m = mask + (row * NF + f) * units;
+        for (long u = 0; u < units; u++) copy[u] = value[u] * m[u];
+        value = copy;
+      }
+      s->fed_back[f][i] = value;
+    }
+  }
+}
+
+/* ---- forward ----------------------------------------------------------------------- */
+
+INLINE void forward_tile(const job *j, const step_rows *s, long t, long i0, const int mr,
+                         long vector, const int nu) {
+  const int64_t *n = j->n;
+  const long padded = n[N_PADDED], units = n[N_UNITS], inputs = n[N_INPUTS];
+  const real *bias = j->p[P_BIAS], *param = j->p[P_PARAM];
+  const long at = vector * LANES;
+
+  vec acc[TILE];
+#pragma GCC unroll 24
+  for (int u = 0; u < nu; u++)
+#pragma GCC unroll 24
+    for (int g = 0; g < NG; g++) {
+      vec b = load(bias + g * padded + at + u * LANES);
+#pragma GCC unroll 24
+      for (int r = 0; r < mr; r++) acc[(r * nu + u) * NG + g] = b;
+    }
+  const real *rows[8];
+#pragma GCC unroll 24
+  for (int r = 0; r < mr; r++) rows[r] = s->x[i0 + r];
+  const long x_step = inputs * NGX * LANES;
+  multiply(acc, mr, nu, NGX, NG, X_GATE, rows, (const real *)j->p[P_PACKED_X] + vector * x_step,
+           x_step, inputs);
+  const long h_step = NF * units * NGH * LANES;
+  for (int f = 0; f < NF; f++) {
+#pragma GCC unroll 24
+    for (int r = 0; r < mr; r++) rows[r] = s->fed_back[f][i0 + r];
+    multiply(acc, mr, nu, NGH, NG, H_GATE, rows,
+             (const real *)j->p[P_PACKED_H] + vector * h_step + f * units * NGH * LANES, h_step,
+             units);
+  }
+  vec sums[TILE]; /* in memory, so that the loop below need not be unrolled */
+#pragma GCC unroll 24
+  for (int k = 0; k < mr * nu * NG; k++) sums[k] = acc[k];
+
+  for (int r = 0; r < mr; r++) {
+    const long i = i0 + r, row = s->row[i];
+    const long cell = (t * n[N_BATCH] + row) * padded + at;
+    for (int u = 0; u < nu; u++) {
+      const long o = at + u * LANES;
+      vec a[NG], previous[NS], keep[NS], p[NP + 1], next[NS], kept[NSAVE + 1], record[NR + 1];
+      for (int g = 0; g < NG; g++) a[g] = sums[(r * nu + u) * NG + g];
+      for (int k = 0; k < NS; k++) {
+        previous[k] = load(s->previous[k][i] + o);
+        keep[k] = ZONEOUT[k] ? load((const real *)j->p[P_KEEP + k] + cell + u * LANES)
+                             : splat(0);
+      }
+      for (int k = 0; k < NP; k++) p[k] = load(param + k * padded + o);
+      step_forward(a, previous, keep, p, next, kept, record);
+      for (int k = 0; k < NS; k++)
+        store((real *)j->p[P_STATE + k] + t * n[N_STATE_STEP + k] + row * padded + o, next[k]);
+#if TRAINING
+      for (int k = 0; k < NSAVE; k++)
+        store((real *)j->p[P_KEPT] + ((t * n[N_BATCH] + row) * WIDTH + k) * padded + o, kept[k]);
+#endif
+      for (int k = 0; k < NR; k++)
+        store((real *)j->p[P_RECORD + k] + cell + u * LANES, record[k]);
+    }
+  }
+}
+
+/* Calls CALL(rows) with `rows` a constant, so that its accumulators live in registers. Few
+ * sizes, because each is compiled on its own: `most` for the bulk, then what is left. */
+#define EACH_ROW_COUNT(most, CALL)                     \
+  case (most) == 1 || (most) == 2 || (most) == 4 ? -1 : (most): CALL(most); break; \
+  case 1: CALL(1); break;                              \
+  case 2: if ((most) >= 2) CALL(2); break;             \
+  case 4: if ((most) >= 4) CALL(4); break;
+
+static void forward_tall(const job *j, const step_rows *s, long t, long i0, long mr, long vector) {
+#define CALL(m) forward_tile(j, s, t, i0, m, vector, TALL_UNITS)
+  switch (mr) { EACH_ROW_COUNT(TALL_ROWS, CALL) }
+#undef CALL
+}
+
+#if TALL_UNITS > 1
+static void forward_narrow(const job *j, const step_rows *s, long t, long i0, long mr,
+                           long vector) {
+#define CALL(m) forward_tile(j, s, t, i0, m, vector, 1)
+  switch (mr) { EACH_ROW_COUNT(TALL_ROWS, CALL) }
+#undef CALL
+}
+#else
+#define forward_narrow forward_tall
+#endif
+
+static void forward_flat(const job *j, const step_rows *s, long t, long i0, long vector) {
+  forward_tile(j, s, t, i0, 1, vector, FLAT_UNITS);
+}
+
+/* How many of `left` rows the next tile takes. */
+INLINE long tile_rows(long left, long most) {
+  return left >= most ? most : left >= 4 ? 4 : left >= 2 ? 2 : 1;
+}
+
+static void forward_step(const job *j, const step_rows *s, long t) {
+  const long vectors = j->n[N_PADDED] / LANES;
+  long vector = 0;
+  if (s->count == 1)
+    for (; vector + FLAT_UNITS <= vectors; vector += FLAT_UNITS) forward_flat(j, s, t, 0, vector);
+  while (vector < vectors) {
+    const int tall = vector + TALL_UNITS <= vectors;
+    for (long i0 = 0, i1; i0 < s->count; i0 = i1) {
+      i1 = i0 + tile_rows(s->count - i0, TALL_ROWS);
+      if (tall) forward_tall(j, s, t, i0, i1 - i0, vector);
+      else forward_narrow(j, s, t, i0, i1 - i0, vector);
+    }
+    vector += tall ? TALL_UNITS : 1;
+  }
+}
+
+/* The rows [begin, end) of thread `id`; each thread runs its rows alone, without a barrier. */
+static void share(const int64_t *n, long id, long *begin, long *end) {
+  *begin = n[N_BATCH] * id / n[N_THREADS];
+  *end = n[N_BATCH] * (id + 1) / n[N_THREADS];
+}
+
+static void forward_sequence(const job *j, long begin, long end, real *masked) {
+  const int64_t *n = j->n;
+  const long steps = n[N_STEPS], padded = n[N_PADDED];
+  step_rows s;
+  for (long k = 0; k < steps; k++) {
+    const long t = n[N_REVERSE] ? steps - 1 - k : k;
+    find_rows(j, t, begin, end, &s, masked);
+    if (s.count) forward_step(j, &s, t);
+  }
+  const int64_t *lengths = j->p[P_LENGTHS];
+  for (long row = begin; row < end; row++) {
+    const long length = lengths ? lengths[row] : steps;
+    const long t = n[N_REVERSE] ? 0 : length - 1;
+    for (int k = 0; k < NS; k++) {
+      const real *from = length == 0 ? (const real *)j->p[P_FIRST + k] + row * padded
+                                     : (const real *)j->p[P_STATE + k] +
+                                           t * n[N_STATE_STEP + k] + row * padded;
+      memcpy((real *)j->p[P_LAST + k] + row * padded, from, padded * sizeof(real));
+    }
+  }
+}
+
+static real *masked_rows(const job *j) {
+  return j->p[P_MASK] ? malloc(MAX_ROWS * (NF + 1) * j->n[N_PADDED] * sizeof(real)) : NULL;
+}
+
+static void forward_task(void *context, long id) {
+  const job *j = context;
+  long begin, end;
+  share(j->n, id, &begin, &end);
+  real *masked = masked_rows(j);
+  for (; begin < end; begin += MAX_ROWS)
+    forward_sequence(j, begin, begin + MAX_ROWS < end ? begin + MAX_ROWS : end, masked);
+  free(masked);
+}
+
+void gw_forward(const int64_t *n, void *const *p, parallel_fn parallel) {
+  job j = {n, p};
+  parallel(forward_task, &j, n[N_THREADS]);
+}
+
+/* ---- backward ---------------------------------------------------------------------- */
+
+#if TRAINING
+/* Pointwise part: derivatives of the accumulators replace the kept values; the derivative by
+ * the previous state (without the product with U) replaces the carry. */
+static void backward_units(const job *j, const step_rows *s, long t, long vector, real *d_bias,
+                           real *d_param) {
+  const int64_t *n = j->n;
+  const long padded = n[N_PADDED], at = vector * LANES;
+  const real *param = j->p[P_PARAM], *d_output = j->p[P_D_OUTPUT];
+  vec bias_sum[NG], param_sum[NP + 1], p[NP + 1];
+  for (int g = 0; g < NG; g++) bias_sum[g] = load(d_bias + g * padded + at);
+  for (int k = 0; k < NP; k++) {
+    param_sum[k] = load(d_param + k * padded + at);
+    p[k] = load(param + k * padded + at);
+  }
+  for (long i = 0; i < s->count; i++) {
+    const long row = s->row[i], cell = (t * n[N_BATCH] + row) * padded + at;
+    real *kept_row = (real *)j->p[P_KEPT] + (t * n[N_BATCH] + row) * WIDTH * padded + at;
+    vec kept[NSAVE + 1], previous[NS], next[NS], keep[NS], d_next[NS], d_record[NR + 1];
+    vec d_acc[NG], d_previous[NS], d_p[NP + 1];
+    for (int k = 0; k < NSAVE; k++) kept[k] = load(kept_row + k * padded);
+    for (int k = 0; k < NS; k++) {
+      previous[k] = load(s->previous[k][i] + at);
+      next[k] = load((const real *)j->p[P_STATE + k] + t * n[N_STATE_STEP + k] + row * padded + at);
+      keep[k] = ZONEOUT[k] ? load((const real *)j->p[P_KEEP + k] + cell) : splat(0);
+      d_next[k] = load((const real *)j->p[P_CARRY + k] + row * padded + at);
+    }
+    if (d_output) d_next[0] += load(d_output + cell);
+    for (int k = 0; k < NR; k++)
+      d_record[k] = j->p[P_D_RECORD + k] ? load((const real *)j->p[P_D_RECORD + k] + cell)
+                                         : splat(0);
+    step_backward(kept, previous, next, keep, p, d_next, d_record, d_acc, d_previous, d_p);
+    for (int g = 0; g < NG; g++) {
+      store(kept_row + g * padded, d_acc[g]);
+      bias_sum[g] += d_acc[g];
+    }
+    for (int k = 0; k < NP; k++) param_sum[k] += d_p[k];
+    for (int k = 0; k < NS; k++)
+      store((real *)j->p[P_CARRY + k] + row * padded + at, d_previous[k]);
+  }
+  for (int g = 0; g < NG; g++) store(d_bias + g * padded + at, bias_sum[g]);
+  for (int k = 0; k < NP; k++) store(d_param + k * padded + at, param_sum[k]);
+}
+
+/* carry[FEEDBACK[f]] += d(accumulators) U for mr rows and nu vectors of fed-back units. */
+INLINE void backward_tile(const job *j, const step_rows *s, long t, int f, long i0, const int mr,
+                          long vector, const int nu) {
+  const int64_t *n = j->n;
+  const long padded = n[N_PADDED], units = n[N_UNITS], at = vector * LANES;
+  const real *mask = j->p[P_MASK];
+  real *carry = j->p[P_CARRY + FEEDBACK[f]];
+  static const int only[1] = {0};
+  vec acc[TILE];
+#pragma GCC unroll 24
+  for (int k = 0; k < mr * nu; k++) acc[k] = splat(0);
+  const real *panel = (const real *)j->p[P_PACKED_T] +
+                      (f * (padded / LANES) + vector) * NGH * units * LANES;
+  for (int g = 0; g < NGH; g++) {
+    const real *rows[8];
+#pragma GCC unroll 24
+    for (int r = 0; r < mr; r++)
+      rows[r] = (const real *)j->p[P_KEPT] +
+                ((t * n[N_BATCH] + s->row[i0 + r]) * WIDTH + H_GATE[g]) * padded;
+    multiply(acc, mr, nu, 1, 1, only, rows, panel + g * units * LANES, NGH * units * LANES, units);
+  }
+  vec sums[TILE];
+#pragma GCC unroll 24
+  for (int k = 0; k < mr * nu; k++) sums[k] = acc[k];
+  for (int r = 0; r < mr; r++) {
+    const long row = s->row[i0 + r];
+    for (int u = 0; u < nu; u++) {
+      const long o = at + u * LANES;
+      vec sum = sums[r * nu + u];
+      if (mask) {
+        real m[LANES];
+        for (int l = 0; l < LANES; l++)
+          m[l] = o + l < units ? mask[(row * NF + f) * units + o + l] : 0;
+        sum *= load(m);
+      }
+      store(carry + row * padded + o, load(carry + row * padded + o) + sum);
+    }
+  }
+}
+
+static void backward_wide(const job *j, const step_rows *s, long t, int f, long i0, long mr,
+                          long vector) {
+#define CALL(m) backward_tile(j, s, t, f, i0, m, vector, BACK_UNITS)
+  switch (mr) { EACH_ROW_COUNT(BACK_ROWS, CALL) }
+#undef CALL
+}
+
+static void backward_pair(const job *j, const step_rows *s, long t, int f, long i0, long mr,
+                          long vector) {
+#define CALL(m) backward_tile(j, s, t, f, i0, m, vector, 2)
+  switch (mr) { EACH_ROW_COUNT(8, CALL) }
+#undef CALL
+}
+
+static void backward_single(const job *j, const step_rows *s, long t, int f, long i0, long mr,
+                            long vector) {
+#define CALL(m) backward_tile(j, s, t, f, i0, m, vector, 1)
+  switch (mr) { EACH_ROW_COUNT(8, CALL) }
+#undef CALL
+}
+
+#define PAIR_ROWS (BUDGET / 2 > 8 ? 8 : BUDGET / 2)
+
+static void backward_product(const job *j, const step_rows *s, long t) {
+  const long vectors = j->n[N_PADDED] / LANES;
+  for (int f = 0; f < NF; f++)
+    for (long vector = 0, width; vector < vectors; vector += width) {
+      const long left = vectors - vector;
+      width = left >= BACK_UNITS ? BACK_UNITS : left >= 2 ? 2 : 1;
+      const long most = width == BACK_UNITS ? BACK_ROWS : width == 2 ? PAIR_ROWS : 8;
+      for (long i0 = 0, i1; i0 < s->count; i0 = i1) {
+        i1 = i0 + tile_rows(s->count - i0, most);
+        if (width == BACK_UNITS) backward_wide(j, s, t, f, i0, i1 - i0, vector);
+        else if (width == 2) backward_pair(j, s, t, f, i0, i1 - i0, vector);
+        else backward_single(j, s, t, f, i0, i1 - i0, vector);
+      }
+    }
+}
+
+static void backward_sequence(const job *j, long begin, long end, real *d_bias, real *d_param) {
+  const int64_t *n = j->n;
+  const long steps = n[N_STEPS], padded = n[N_PADDED], batch = n[N_BATCH];
+  const int64_t *lengths = j->p[P_LENGTHS];
+  step_rows s;
+  for (long k = 0; k < steps; k++) {
+    const long t = n[N_REVERSE] ? k : steps - 1 - k;
+    find_rows(j, t, begin, end, &s, NULL);
+    if (lengths) /* steps that do not exist contribute nothing to the weights' gradients */
+      for (long row = begin; row < end; row++)
+        if (t >= lengths[row])
+          memset((real *)j->p[P_KEPT] + (t * batch + row) * WIDTH * padded, 0,
+                 WIDTH * padded * sizeof(real));
+    if (!s.count) continue;
+    for (long vector = 0; vector < padded / LANES; vector++)
+      backward_units(j, &s, t, vector, d_bias, d_param);
+    backward_product(j, &s, t);
+    for (long i = 0; i < s.count; i++)
+      if (s.fresh[i]) /* nothing flows past a reset */
+        for (int q = 0; q < NS; q++)
+          memset((real *)j->p[P_CARRY + q] + s.row[i] * padded, 0, padded * sizeof(real));
+  }
+}
+
+static void backward_task(void *context, long id) {
+  const job *j = context;
+  const long padded = j->n[N_PADDED];
+  long begin, end;
+  share(j->n, id, &begin, &end);
+  real *d_bias = (real *)j->p[P_D_BIAS] + id * NG * padded;
+  real *d_param = (real *)j->p[P_D_PARAM] + id * NP * padded;
+  for (; begin < end; begin += MAX_ROWS)
+    backward_sequence(j, begin, begin + MAX_ROWS < end ? begin + MAX_ROWS : end, d_bias, d_param);
+}
+
+void gw_backward(const int64_t *n, void *const *p, parallel_fn parallel) {
+  job j = {n, p};
+  parallel(backward_task, &j, n[N_THREADS]);
+}
+#endif
+
+/* ---- packing ----------------------------------------------------------------------- */
+
+/* From torch's layout (gates stacked: [gates*H, columns]) to panels. Arguments by position. */
+enum { K_THREADS, K_INPUTS, K_UNITS, K_PADDED };
+enum { W_IH, W_HH, B_IH, B_HH, W_PACKED_X, W_PACKED_H, W_PACKED_T, W_BIAS };
+
+static void pack_panel(const real *w, long columns, long units, long at, const int *accs,
+                       int count, real *to) {
+  for (int g = 0; g < count; g++)
+    for (long k0 = 0; k0 < columns; k0 += 16) { /* 16 columns of LANES rows stay in L1 */
+      const long k1 = k0 + 16 < columns ? k0 + 16 : columns;
+      for (int l = 0; l < LANES; l++) {
+        if (at + l < units) {
+          const real *from = w + (GATE_OF[accs[g]] * units + at + l) * columns;
+          for (long k = k0; k < k1; k++) to[(k * count + g) * LANES + l] = from[k];
+        } else {
+          for (long k = k0; k < k1; k++) to[(k * count + g) * LANES + l] = 0;
+        }
+      }
+    }
+}
+
+static void pack_task(void *context, long id) {
+  const job *j = context;
+  const int64_t *n = j->n;
+  void *const *p = j->p;
+  const long units = n[K_UNITS], padded = n[K_PADDED], inputs = n[K_INPUTS];
+  const long vectors = padded / LANES, fed = NF * units;
+  const real *b_ih = p[B_IH], *b_hh = p[B_HH], *w_hh = p[W_HH];
+  for (long v = vectors * id / n[K_THREADS]; v < vectors * (id + 1) / n[K_THREADS]; v++) {
+    const long at = v * LANES;
+    pack_panel(p[W_IH], inputs, units, at, X_GATE, NGX,
+               (real *)p[W_PACKED_X] + v * inputs * NGX * LANES);
+    pack_panel(w_hh, fed, units, at, H_GATE, NGH, (real *)p[W_PACKED_H] + v * fed * NGH * LANES);
+    for (int a = 0; a < NG; a++)
+      for (int l = 0; l < LANES; l++) {
+        const long u = at + l, from = GATE_OF[a] * units + u;
+        real b = 0;
+        if (u < units && FROM_X[a] && b_ih) b += b_ih[from];
+        if (u < units && FROM_H[a] && b_hh) b += b_hh[from];
+        ((real *)p[W_BIAS])[a * padded + u] = b;
+      }
+    if (!p[W_PACKED_T]) continue;
+    for (int f = 0; f < NF; f++)
+      for (int g = 0; g < NGH; g++) {
+        real *to = (real *)p[W_PACKED_T] + ((f * vectors + v) * NGH + g) * units * LANES;
+        for (long k = 0; k < units; k++) {
+          const real *from = w_hh + (GATE_OF[H_GATE[g]] * units + k) * fed + f * units + at;
+          for (int l = 0; l < LANES; l++) to[k * LANES + l] = at + l < units ? from[l] : 0;
+        }
+      }
+  }
+}
+
+void gw_pack(const int64_t *n, void *const *p, parallel_fn parallel) {
+  job j = {n, p};
+  parallel(pack_task, &j, n[K_THREADS]);
+}
+
+/* What the launcher must know to provide the buffers. */
+int64_t gw_lanes(void) { return LANES; }
+int64_t gw_width(void) { return WIDTH; }
+int64_t gw_history(int64_t state) { return HISTORY[state]; }

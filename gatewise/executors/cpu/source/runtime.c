@@ -1,0 +1,100 @@
+/* Threads for the kernels: one pool for the process.
+ *
+ * gw_parallel(task, context, n) calls task(context, 0 … n-1) on up to n threads, the caller's
+ * among them, and returns when all are done. Workers wait for the next call by spinning
+ * briefly, then asleep. A second caller at the same time does its work alone, in order: tasks
+ * never wait for each other. After fork the child starts with no workers.
+ */
+#include <pthread.h>
+#include <sched.h>
+#include <stdatomic.h>
+#include <stdint.h>
+
+#define MOST_WORKERS 255
+#define SPINS 4000 /* some 50 µs: shorter than a sleep and a wake-up, too short to matter */
+
+typedef void (*task_fn)(void *, long);
+
+static pthread_mutex_t caller = PTHREAD_MUTEX_INITIALIZER; /* held during a parallel call */
+static pthread_mutex_t sleeping = PTHREAD_MUTEX_INITIALIZER;
+static pthread_cond_t wake = PTHREAD_COND_INITIALIZER;
+static atomic_long generation; /* counts parallel calls; a change is the signal to start */
+static atomic_long unfinished;
+static long born[MOST_WORKERS]; /* the generation at a worker's start: not its signal */
+static long workers;
+
+static task_fn current; /* written before generation is raised, read after */
+static void *current_context;
+static long tasks, team;
+
+static void pause_briefly(void) {
+#if defined(__x86_64__) || defined(__i386__)
+  __builtin_ia32_pause();
+#elif defined(__aarch64__)
+  __asm__ volatile("yield");
+#endif
+}
+
+static void *work(void *argument) {
+  const long id = (long)(intptr_t)argument;
+  long seen = born[id];
+  for (;;) {
+    for (int k = 0; k < SPINS && atomic_load(&generation) == seen; k++) pause_briefly();
+    if (atomic_load(&generation) == seen) {
+      pthread_mutex_lock(&sleeping);
+      while (atomic_load(&generation) == seen) pthread_cond_wait(&wake, &sleeping);
+      pthread_mutex_unlock(&sleeping);
+    }
+    seen = atomic_load(&generation);
+    if (id + 1 < team)
+      for (long k = id + 1; k < tasks; k += team) current(current_context, k);
+    atomic_fetch_sub(&unfinished, 1);
+  }
+  return 0;
+}
+
+static void forget_workers(void) {
+  workers = 0;
+  pthread_mutex_init(&caller, 0);
+  pthread_mutex_init(&sleeping, 0);
+  pthread_cond_init(&wake, 0);
+}
+
+static void add_workers(long count) {
+  static int registered;
+  if (!registered) registered = !pthread_atfork(0, 0, forget_workers);
+  pthread_attr_t detached;
+  pthread_attr_init(&detached);
+  pthread_attr_setdetachstate(&detached, PTHREAD_CREATE_DETACHED);
+  while (workers < count) {
+    pthread_t thread;
+    born[workers] = atomic_load(&generation);
+    if (pthread_create(&thread, &detached, work, (void *)(intptr_t)workers)) break;
+    workers++;
+  }
+  pthread_attr_destroy(&detached);
+}
+
+void gw_parallel(task_fn task, void *context, long n) {
+  if (n > 1 && pthread_mutex_trylock(&caller) == 0) {
+    const long want = n < MOST_WORKERS + 1 ? n : MOST_WORKERS + 1;
+    if (workers < want - 1) add_workers(want - 1);
+    current = task;
+    current_context = context;
+    tasks = n;
+    team = workers + 1 < want ? workers + 1 : want;
+    atomic_store(&unfinished, workers);
+    pthread_mutex_lock(&sleeping);
+    atomic_fetch_add(&generation, 1);
+    pthread_cond_broadcast(&wake);
+    pthread_mutex_unlock(&sleeping);
+    for (long k = 0; k < n; k += team) task(context, k);
+    for (int k = 0; atomic_load(&unfinished); k++) {
+      if (k < SPINS) pause_briefly();
+      else sched_yield();
+    }
+    pthread_mutex_unlock(&caller);
+    return;
+  }
+  for (long k = 0; k < n; k++) task(context, k);
+}
