@@ -6,6 +6,14 @@ from gatewise.equations.layout import Layout, Weights
 from gatewise.equations.trace import Accumulator, Trace, evaluate, trace
 
 __all__ = [
-    "Accumulator", "Cell", "Layout", "Program", "StepPrograms", "Trace", "Weights",
-    "derive", "evaluate", "trace",
+    "Accumulator",
+    "Cell",
+    "Layout",
+    "Program",
+    "StepPrograms",
+    "Trace",
+    "Weights",
+    "derive",
+    "evaluate",
+    "trace",
 ]

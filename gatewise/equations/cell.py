@@ -22,8 +22,10 @@ class Cell:
     >>> from gatewise import Cell, sigmoid, tanh
     >>> class LeakyCell(Cell):
     ...     '''h_t = (1 - z) h_{t-1} + z tanh(candidate)'''
+    ...
     ...     gates = ("leak", "candidate")
     ...     states = ("h",)
+    ...
     ...     def step(self, gate, state):
     ...         z = sigmoid(gate.leak)
     ...         return {"h": (1 - z) * state.h + z * tanh(gate.candidate)}
@@ -115,8 +117,13 @@ class Cell:
             for n in names:
                 if not n.isidentifier():
                     raise ValueError(f"{name}.{what} must be identifiers, got {n!r}")
-        allowed = {"feedback": self.states, "split": self.gates, "late": self.gates,
-                   "biased": self.gates, "keeps": self.gates}
+        allowed = {
+            "feedback": self.states,
+            "split": self.gates,
+            "late": self.gates,
+            "biased": self.gates,
+            "keeps": self.gates,
+        }
         for what, pool in allowed.items():
             unknown = [n for n in (getattr(self, what) or ()) if n not in pool]
             if unknown:

@@ -121,9 +121,7 @@ class Elementary:
             return self.symbol(x)
         if isinstance(x, int | float):
             return float(self.on_tensor(torch.tensor(float(x), dtype=torch.float64)))
-        raise TypeError(
-            f"{self.name} takes a tensor, a number or a symbol, got {type(x).__name__}"
-        )
+        raise TypeError(f"{self.name} takes a tensor, a number or a symbol, got {type(x).__name__}")
 
     def __repr__(self) -> str:
         return self.name
@@ -142,9 +140,7 @@ sqrt = Elementary("sqrt", torch.sqrt, Sqrt)
 softplus = Elementary("softplus", torch.nn.functional.softplus, Softplus)
 mean = Elementary("mean", lambda x: x.mean(dim=-1, keepdim=True), Mean)
 
-ELEMENTARY = {
-    f.name: f for f in (sigmoid, tanh, relu, hard_tanh, exp, log, sqrt, softplus, mean)
-}
+ELEMENTARY = {f.name: f for f in (sigmoid, tanh, relu, hard_tanh, exp, log, sqrt, softplus, mean)}
 
 
 def _function_by_name(name: str) -> Elementary:

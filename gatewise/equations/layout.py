@@ -42,8 +42,7 @@ class Layout:
         cell, block = self.trace.cell, self.trace.cell.block_size
         if self.hidden_size % block:
             raise ValueError(
-                f"hidden_size must be a multiple of the block size {block}, "
-                f"got {self.hidden_size}"
+                f"hidden_size must be a multiple of the block size {block}, got {self.hidden_size}"
             )
         if self.proj_size:
             used = {s.name for e in self.trace.signals.values() for s in e.free_symbols}
@@ -114,10 +113,12 @@ class Layout:
         if cell.block_size == 1 or not any(g in cell.shared for g in gates):
             return t
         parts = t.split([self.gate_rows(g) for g in gates])
-        return torch.cat([
-            p.repeat_interleave(cell.block_size, 0) if g in cell.shared else p
-            for g, p in zip(gates, parts, strict=True)
-        ])
+        return torch.cat(
+            [
+                p.repeat_interleave(cell.block_size, 0) if g in cell.shared else p
+                for g, p in zip(gates, parts, strict=True)
+            ]
+        )
 
     def _columns(self, t: torch.Tensor) -> torch.Tensor:
         """[G*H, compact columns] -> [G*H, F*H].
@@ -140,15 +141,18 @@ class Layout:
     def _bias(self, t: torch.Tensor | None) -> torch.Tensor | None:
         if t is None:
             return None
-        parts = dict(zip(self.biased, t.split([self.gate_rows(g) for g in self.biased]),
-                         strict=True))
+        parts = dict(
+            zip(self.biased, t.split([self.gate_rows(g) for g in self.biased]), strict=True)
+        )
         if tuple(parts) == self.trace.gates:
             full = t
         else:
-            full = torch.cat([
-                parts[g] if g in parts else t.new_zeros(self.gate_rows(g))
-                for g in self.trace.gates
-            ])
+            full = torch.cat(
+                [
+                    parts[g] if g in parts else t.new_zeros(self.gate_rows(g))
+                    for g in self.trace.gates
+                ]
+            )
         return self._rows(full, self.trace.gates)
 
     def expand_state(self, state: str, t: torch.Tensor) -> torch.Tensor:
