@@ -141,7 +141,17 @@ def test_a_whole_models_checkpoint_loads_both_ways() -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_attributes_are_torchs(kind: str) -> None:
     theirs, ours = pair(kind, "reference", num_layers=2, dropout=0.5, bidirectional=True)
-    for name in ["input_size", "hidden_size", "num_layers", "bias", "batch_first", "dropout", "bidirectional", "proj_size", "mode"]:
+    for name in [
+        "input_size",
+        "hidden_size",
+        "num_layers",
+        "bias",
+        "batch_first",
+        "dropout",
+        "bidirectional",
+        "proj_size",
+        "mode",
+    ]:
         assert getattr(ours, name) == getattr(theirs, name), name
     assert ours.flatten_parameters() is None
     assert theirs.extra_repr() in ours.extra_repr()

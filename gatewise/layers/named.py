@@ -48,6 +48,8 @@ class LSTM(Recurrent):
     (torch.Size([7, 2, 5]), torch.Size([1, 2, 5]))
     """
 
+    _named = True
+
     def __init__(
         self,
         input_size: int,
@@ -92,6 +94,8 @@ class GRU(Recurrent):
     (torch.Size([2, 7, 5]), torch.Size([1, 2, 5]))
     """
 
+    _named = True
+
     def __init__(
         self,
         input_size: int,
@@ -135,6 +139,8 @@ class RNN(Recurrent):
     >>> output.shape, h.shape
     (torch.Size([7, 2, 5]), torch.Size([1, 2, 5]))
     """
+
+    _named = True
 
     def __init__(
         self,

@@ -356,6 +356,9 @@ class Recurrent(nn.Module):
         ("init", "torch"),
     )
 
+    _named = False  # True where the class's own name says which cell it has
+
     def extra_repr(self) -> str:
         own = [f"{k}={getattr(self, k)!r}" for k, usual in self._SHOWN if getattr(self, k) != usual]
-        return ", ".join([str(self.input_size), str(self.hidden_size), *own])
+        cell = [] if self._named else [repr(self.cell)]
+        return ", ".join([*cell, str(self.input_size), str(self.hidden_size), *own])

@@ -1,0 +1,396 @@
+"""The command line: parse, call, print. `gatewise COMMAND --help` has an example for each."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from gatewise.cli import console
+
+# Libraries that take long to import are imported in the command that needs them.
+
+app = typer.Typer(
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Gated recurrent networks from their equations.",
+)
+
+_JSON = typer.Option("--json", help="Print the result as JSON on stdout.")
+_CELL_HELP = "A name of `gatewise cells`, or FILE.py:CLASS."
+
+
+class BadInput(Exception):
+    """What the user gave cannot be used; the message is one line."""
+
+
+@contextmanager
+def _checked() -> Iterator[None]:
+    """Errors that the library raises about its arguments become one line."""
+    try:
+        yield
+    except (ValueError, TypeError, OSError) as error:
+        raise BadInput(str(error)) from error
+
+
+@app.command()
+def train(
+    path: Annotated[
+        Path | None,
+        typer.Argument(
+            help="A UTF-8 text file or a folder. Default: Python's own standard library.",
+        ),
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Folder for checkpoints and pictures.")] = ...,
+    level: Annotated[str | None, typer.Option(help="char or word (default char)")] = None,
+    cell: Annotated[str | None, typer.Option(help=_CELL_HELP + " Default: lstm.")] = None,
+    hidden: Annotated[int | None, typer.Option(help="Units per layer (default 256)")] = None,
+    layers: Annotated[int | None, typer.Option(help="Layers (default 1)")] = None,
+    embedding: Annotated[int | None, typer.Option(help="Numbers per token (default 64)")] = None,
+    tied: Annotated[
+        bool | None,
+        typer.Option(
+            "--tied", help="Share embedding and head; needs --embedding equal to --hidden."
+        ),
+    ] = None,
+    dropout: Annotated[
+        float | None,
+        typer.Option(help="On embedding, between layers and before the head (default 0)"),
+    ] = None,
+    vocabulary: Annotated[
+        int | None, typer.Option(help="Most tokens (default all characters, 10000 words)")
+    ] = None,
+    seq: Annotated[
+        int | None, typer.Option(help="Steps per chunk of truncated BPTT (default 64)")
+    ] = None,
+    batch: Annotated[int | None, typer.Option(help="Parallel streams (default 32)")] = None,
+    lr: Annotated[float | None, typer.Option(help="Peak learning rate (default 0.004)")] = None,
+    clip: Annotated[
+        float | None, typer.Option(help="Largest norm of the gradient (default 1)")
+    ] = None,
+    steps: Annotated[int | None, typer.Option(help="Train so many chunks.")] = None,
+    minutes: Annotated[float | None, typer.Option(help="Train about so long (default 2)")] = None,
+    epochs: Annotated[float | None, typer.Option(help="Read the text so many times.")] = None,
+    evaluations: Annotated[
+        int | None, typer.Option(help="Held-out evaluations over the run (default 10)")
+    ] = None,
+    patience: Annotated[
+        int | None,
+        typer.Option(help="Stop after so many evaluations without a better one (default 5)"),
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Random seed (default 0)")] = None,
+    threads: Annotated[int | None, typer.Option(help="CPU threads (default all)")] = None,
+    executor: Annotated[str, typer.Option(help="auto, cpu or reference")] = "auto",
+    resume: Annotated[
+        bool,
+        typer.Option(
+            "--resume", help="Continue the run in --out to the numbers of an unbroken one."
+        ),
+    ] = False,
+    as_json: Annotated[bool, _JSON] = False,
+) -> None:
+    """Train a character or word language model on any text.
+
+    Example: gatewise train book.txt --out book --minutes 2
+
+    Ctrl-C saves; --resume continues, also after a crash.
+    """
+    from gatewise.models import runs
+
+    settings = {
+        "chunk": seq,
+        "batch": batch,
+        "learning_rate": lr,
+        "clip": clip,
+        "seed": seed,
+        "evaluations": evaluations,
+        "patience": patience,
+    }
+    architecture = {
+        "embedding_size": embedding,
+        "hidden_size": hidden,
+        "num_layers": layers,
+        "tied": tied,
+        "dropout": dropout,
+    }
+    length = {"steps": steps, "epochs": epochs, "minutes": minutes}
+    fixed = {"level": level, "vocabulary": vocabulary, **settings, **architecture, **length}
+    with _checked():
+        if resume and runs.can_resume(out):
+            given = [n for n, v in fixed.items() if v is not None]
+            if given:
+                raise ValueError(
+                    f"--resume keeps the run's settings; leave out: {', '.join(given)}"
+                )
+            _set_threads(threads, out)
+            run = runs.resume(out, path, _cell(cell), executor)
+        else:
+            if resume and not out.is_dir():
+                raise ValueError(f"nothing to resume: there is no folder {out}")
+            if not resume:
+                runs.check_empty(out)
+            _set_threads(threads)
+            _cell(cell)
+            if all(v is None for v in length.values()):
+                length["minutes"] = 2.0
+            words = level == "word"
+            run = runs.begin(
+                out,
+                path,
+                level or "char",
+                runs.Architecture(**_given(architecture | {"cell": cell})),
+                runs.Settings(**_given(settings | length)),
+                vocabulary or (10_000 if words else None),
+                executor,
+            )
+    _train(run, as_json)
+
+
+def _train(run: Any, as_json: bool) -> dict[str, Any]:
+    """Train to the end and report; leaves with 130 where a signal came."""
+    from gatewise.models import TrainingError, runs
+
+    for text in run.corpus.notes:
+        console.note(f"note: {text}")
+    console.note(
+        f"{run.corpus.name}: {len(run.corpus.train):,} characters to learn from, "
+        f"{len(run.corpus.held_out):,} held out; {len(run.trainer.vocabulary):,} tokens; "
+        f"{run.parameters:,} parameters"
+    )
+    try:
+        done = console.train(run)
+    except TrainingError as error:
+        raise BadInput(str(error)) from error
+    if not done:
+        console.note(
+            f"stopped and saved at step {run.trainer.progress.step}; "
+            f"continue with: gatewise train --out {run.trainer.out} --resume"
+        )
+        raise typer.Exit(console.STOPPED)
+    pictures = runs.picture(run)
+    result = runs.summary(run) | {"pictures": [str(p) for p in pictures]}
+    if as_json:
+        print(json.dumps(result))
+        return result
+    words = (
+        f", perplexity {result['held_out_perplexity']:.1f} per word"
+        if run.trainer.vocabulary.level == "word"
+        else ""
+    )
+    print(
+        f"held-out: {result['held_out_bits_per_character']:.3f} bits per character{words} "
+        f"(step {result['best_step']})"
+    )
+    print(f"checkpoints and pictures: {run.trainer.out}")
+    return result
+
+
+@app.command()
+def sample(
+    directory: Annotated[Path, typer.Argument(help="Folder of `gatewise train --out`.")],
+    prompt: Annotated[str, typer.Option(help="What the text begins with.")] = "\n",
+    length: Annotated[int, typer.Option(help="Tokens to draw.")] = 500,
+    temperature: Annotated[float, typer.Option(help="Below 1: more likely text.")] = 1.0,
+    top_k: Annotated[int | None, typer.Option(help="Only the k likeliest tokens.")] = None,
+    top_p: Annotated[
+        float, typer.Option(help="Only the likeliest tokens that hold this probability.")
+    ] = 1.0,
+    min_p: Annotated[
+        float, typer.Option(help="Only tokens this fraction as likely as the likeliest.")
+    ] = 0.0,
+    greedy: Annotated[bool, typer.Option("--greedy", help="Always the likeliest token.")] = False,
+    seed: Annotated[int | None, typer.Option(help="The same seed draws the same text.")] = None,
+    cell: Annotated[
+        str | None, typer.Option(help="FILE.py:CLASS, for a model trained with a cell from a file.")
+    ] = None,
+    executor: Annotated[str, typer.Option(help="auto, cpu or reference")] = "auto",
+    as_json: Annotated[bool, _JSON] = False,
+) -> None:
+    """Stream text from a trained model, token by token, in constant memory.
+
+    Example: gatewise sample book --prompt "It was " --temperature 0.8 --seed 1
+    """
+    from gatewise.models import Sampling, load_language_model
+
+    with _checked():
+        how = Sampling(temperature, top_k, top_p, min_p, greedy)
+        model, vocabulary, _ = load_language_model(directory, "best", _cell(cell), executor)
+        unknown = vocabulary.unknown(prompt)
+        tokens = vocabulary.encode(prompt)
+        stream = model.stream(tokens, length, how, seed, forbidden=(0,))
+    if unknown:
+        shown = ", ".join(map(repr, unknown[:5])) + (" …" if len(unknown) > 5 else "")
+        console.note(f"note: the model has never seen {shown}; it reads an unknown token instead")
+    if as_json:
+        text = vocabulary.decode(stream)
+        print(json.dumps({"prompt": prompt, "text": text, "seed": seed}))
+        return
+    console.write(prompt)
+    for token in stream:
+        console.write(vocabulary.tokens[token])
+    console.write("\n")
+
+
+@app.command()
+def cells(as_json: Annotated[bool, _JSON] = False) -> None:
+    """List the cells: gates, states, source, and whether a fused kernel runs them.
+
+    Example: gatewise cells --json
+    """
+    from gatewise.cells import REGISTRY
+
+    rows = [_describe(name, entry) for name, entry in REGISTRY.items()]
+    if as_json:
+        print(json.dumps(rows))
+    else:
+        console.output.print(console.cells_table(rows))
+
+
+def _describe(name: str, entry: Any) -> dict[str, Any]:
+    from gatewise.equations import trace
+
+    cell = entry.make()
+    traced = trace(cell)
+    return {
+        "name": name,
+        "summary": entry.summary,
+        "gates": list(traced.gates),
+        "states": list(traced.states),
+        "kernel": traced.pointwise,
+        "source": cell.source,
+    }
+
+
+@app.command()
+def show(
+    cell: Annotated[str, typer.Argument(help=_CELL_HELP)],
+    latex: Annotated[bool, typer.Option("--latex", help="The equations as LaTeX.")] = False,
+    backward: Annotated[
+        bool, typer.Option("--backward", help="The derived backward program of one step.")
+    ] = False,
+    c: Annotated[bool, typer.Option("--c", help="The generated C source.")] = False,
+    as_json: Annotated[bool, _JSON] = False,
+) -> None:
+    """Show a cell: its equations, what is derived from them, the generated source.
+
+    Example: gatewise show lstm --backward
+    """
+    from gatewise.equations import display, trace
+
+    made = _cell(cell)
+    with _checked():
+        traced = trace(made)
+        equations = display.pretty(traced)
+    parts: dict[str, str] = {}
+    if latex:
+        parts["latex"] = display.latex(traced)
+    if backward:
+        parts["backward"] = _backward(cell, traced)
+    if c:
+        parts["c"] = _source(cell, traced)
+    if as_json:
+        print(
+            json.dumps(
+                {
+                    "cell": cell,
+                    "gates": list(traced.gates),
+                    "states": list(traced.states),
+                    "parameters": list(traced.parameters),
+                    "equations": {"gates": equations.gates, "states": equations.states},
+                    **parts,
+                }
+            )
+        )
+    else:
+        print("\n\n".join(parts.values()) if parts else display.describe(traced))
+
+
+def _backward(name: str, traced: Any) -> str:
+    from gatewise.equations import derive, display
+
+    if not traced.pointwise:
+        raise BadInput(
+            f"{name} is not one pointwise pass over the units: autograd runs backward "
+            "through the reference, and no backward program is derived"
+        )
+    return display.program(derive(traced).backward)
+
+
+def _source(name: str, traced: Any) -> str:
+    if not traced.pointwise:
+        raise BadInput(f"{name} has no C kernel: it is not one pointwise pass over the units")
+    try:
+        from gatewise.executors.cpu import source
+    except ImportError:
+        raise BadInput("this version of gatewise generates no C source") from None
+    return source(traced)
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder for what the demo writes.")] = Path("demo"),
+    minutes: Annotated[float, typer.Option(help="Time to train.")] = 2.0,
+    as_json: Annotated[bool, _JSON] = False,
+) -> None:
+    """Train on Python's standard library, sample, and measure speed beside torch.nn.LSTM.
+
+    Example: gatewise demo
+    """
+    from gatewise.cli import demo as parts
+    from gatewise.models import runs
+
+    with _checked():
+        run = parts.prepare(out, minutes)
+    result: dict[str, Any] = {"training": _train(run, as_json=False)} if not as_json else {}
+    if as_json:
+        if not console.train(run):
+            raise typer.Exit(console.STOPPED)
+        result["training"] = runs.summary(run) | {"pictures": list(map(str, runs.picture(run)))}
+    result["sample"] = parts.sample(out, (lambda _: None) if as_json else console.write)
+    timings = parts.measure()
+    result |= parts.report(out, timings)
+    if as_json:
+        print(json.dumps(result))
+        return
+    console.output.print(console.timings_table(timings))
+    for line in parts.lines(result):
+        print(line)
+
+
+def _set_threads(threads: int | None, out: Path | None = None) -> None:
+    """As many as asked for; a resumed run takes as many as it had, so its numbers repeat."""
+    import torch
+
+    if threads is None and out is not None:
+        from gatewise.models import load_checkpoint
+
+        threads = load_checkpoint(out).record.get("threads")
+    if threads is None:
+        return
+    if not isinstance(threads, int) or not 1 <= threads <= 1024:
+        raise ValueError(f"threads must be between 1 and 1024, got {threads!r}")
+    torch.set_num_threads(threads)
+
+
+def _cell(name: str | None) -> Any:
+    """The cell of that name; whatever goes wrong in a user's file is one line."""
+    if name is None:
+        return None
+    from gatewise.cells import get_cell
+
+    try:
+        return get_cell(name)
+    except (ValueError, OSError) as error:
+        raise BadInput(str(error)) from error
+    except Exception as error:
+        raise BadInput(f"{name} cannot be loaded: {type(error).__name__}: {error}") from error
+
+
+def _given(options: dict[str, Any]) -> dict[str, Any]:
+    return {n: v for n, v in options.items() if v is not None}

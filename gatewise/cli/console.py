@@ -1,0 +1,143 @@
+"""What people see: progress bars, tables, streamed text. Rich on stderr, results on stdout."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    Progress,
+    TaskProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from gatewise.benchmark import Timing
+    from gatewise.models.runs import Run
+
+errors = Console(stderr=True, highlight=False)
+output = Console(highlight=False)
+
+STOPPED = 130  # exit code after Ctrl-C, as shells have it
+
+
+def note(text: str) -> None:
+    """One line for people, on stderr."""
+    errors.print(text, style="dim", markup=False, soft_wrap=True)
+
+
+def train(run: Run) -> bool:
+    """Train to the end with a progress bar; False where a signal ended it (all is saved)."""
+    trainer = run.trainer
+    p = trainer.progress
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=24),
+        TaskProgressColumn(),
+        TextColumn("{task.fields[rate]}"),
+        TextColumn("{task.fields[loss]}"),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+    )
+    with (
+        _signals(trainer.stop) as signalled,
+        Progress(*columns, console=errors, disable=not errors.is_terminal) as bar,
+    ):
+        task = bar.add_task("training", total=p.total, completed=p.step, rate="", loss="")
+        told, before = len(trainer.history), (p.characters, p.seconds)
+        for p in trainer.run():
+            if len(trainer.history) > told:
+                told = len(trainer.history)
+                errors.print(_evaluation_line(run), soft_wrap=True)
+            rate = (p.characters - before[0]) / max(1e-9, p.seconds - before[1])
+            bar.update(
+                task,
+                completed=p.step,
+                total=p.total,
+                rate=f"{rate:,.0f} characters/s",
+                loss=f"{trainer.bits_per_character:.3f} bits" if p.loss_count else "",
+            )
+        return not signalled
+
+
+def _evaluation_line(run: Run) -> str:
+    p, last = run.trainer.progress, run.trainer.history[-1]
+    mark = "" if p.stale else " (best)"
+    words = (
+        f", perplexity {last['held_out_perplexity']:.1f}"
+        if run.trainer.vocabulary.level == "word"
+        else ""
+    )
+    return (
+        f"step {p.step:>6} of {p.total}  held-out "
+        f"[bold]{last['held_out_bits_per_character']:.4f}[/bold] bits per character"
+        f"{words}{mark}, training {last['train_bits_per_character']:.4f}"
+    )
+
+
+@contextmanager
+def _signals(stop: Any) -> Iterator[list[int]]:
+    """While inside, the first SIGINT or SIGTERM calls `stop`; a second SIGINT interrupts."""
+    received: list[int] = []
+
+    def handler(number: int, frame: Any) -> None:
+        received.append(number)
+        stop()
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield received
+        return
+    before = {s: signal.signal(s, handler) for s in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield received
+    finally:
+        for number, old in before.items():
+            signal.signal(number, old)
+
+
+def write(text: str) -> None:
+    """Text to stdout at once, as it is."""
+    sys.stdout.write(text)
+    sys.stdout.flush()
+
+
+def cells_table(cells: list[dict[str, Any]]) -> Table:
+    """The registry as a table, the source of a cell under what it is."""
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    table.add_column("cell", no_wrap=True)
+    table.add_column("what it is, its gates and states, its source")
+    table.add_column("kernel")
+    for c in cells:
+        parts = f"\n{', '.join(c['gates'])} → {', '.join(c['states'])}"
+        what = Text.assemble(c["summary"], (parts, "cyan"), ("\n" + c["source"], "dim"))
+        table.add_row(c["name"], what, "yes" if c["kernel"] else "no")
+    return table
+
+
+def timings_table(timings: list[Timing]) -> Table:
+    """Both libraries side by side."""
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for title in ("T, B, I, H", "work", "torch ms", "gatewise ms", "ratio", "runs on"):
+        table.add_column(title, justify="left" if title in ("work", "runs on") else "right")
+    for t in timings:
+        table.add_row(
+            ", ".join(map(str, t.shape)),
+            t.work,
+            f"{t.torch_seconds * 1e3:.2f}",
+            f"{t.gatewise_seconds * 1e3:.2f}",
+            f"{t.ratio:.2f}",
+            t.executor,
+        )
+    return table

@@ -1,0 +1,230 @@
+"""Text for training: where it comes from, what is held out, and in which order it is read.
+
+T = steps of a chunk, B = parallel streams, N = tokens of a text.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sysconfig
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
+
+import torch
+
+IGNORED = -1  # target of a position that predicts nothing
+# Tests are not the library; the rest are tables in Python syntax rather than programs.
+_NOT_LIBRARY = {
+    "test",
+    "tests",
+    "site-packages",
+    "dist-packages",
+    "__pycache__",
+    "encodings",
+    "pydoc_data",
+    "lib2to3",
+}
+_SNIFF = 8192  # bytes looked at for a NUL, which no text has
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """A text in two parts that share no passage."""
+
+    name: str
+    train: str
+    held_out: str
+    notes: list[str] = field(default_factory=list)  # what was left out, and why
+
+    @property
+    def fingerprint(self) -> str:
+        """A hash of both parts: the same corpus reads the same."""
+        digest = hashlib.sha256()
+        for part in (self.train, self.held_out):
+            raw = part.encode("utf-8")
+            digest.update(len(raw).to_bytes(8, "little") + raw)
+        return digest.hexdigest()
+
+
+def read_corpus(
+    path: str | Path | None = None,
+    held_out: float = 0.05,
+    max_held_out: int = 100_000,
+    max_characters: int = 20_000_000,
+) -> Corpus:
+    """A file, every text file under a folder, or Python's own standard library (None).
+
+    A file's tail is held out; of a folder, whole files, spread evenly over the sorted list,
+    each text once however many files repeat it. The held-out part is the fraction `held_out`
+    of the characters, at most about `max_held_out`.
+
+    Raises FileNotFoundError for a missing path and ValueError where there is too little text,
+    a file is not UTF-8, or `held_out` is not between 0 and 1.
+    """
+    if not 0.0 < held_out < 1.0:
+        raise ValueError(f"held_out must be between 0 and 1, got {held_out}")
+    if path is not None and not Path(path).exists():
+        raise FileNotFoundError(f"no file or folder {path}")
+    if path is not None and Path(path).is_file():
+        text = _decode(Path(path))
+        if text is None:
+            raise ValueError(f"{path} is not UTF-8 text")
+        return _check(_split_tail(Path(path).name, text, held_out, max_held_out, max_characters))
+    if path is None:
+        root, name = Path(sysconfig.get_paths()["stdlib"]), "Python standard library"
+        files = [
+            f
+            for f in _walk(root)
+            if f.suffix == ".py" and not _NOT_LIBRARY & set(f.relative_to(root).parts)
+        ]
+        if not files:
+            raise ValueError(f"no Python source under {root}; name a file or folder instead")
+    else:
+        root, name = Path(path), Path(path).resolve().name
+        files = list(_walk(root))
+    return _check(_split_files(name, files, root, held_out, max_held_out, max_characters))
+
+
+def _walk(root: Path) -> Iterator[Path]:
+    """Regular files under `root`, sorted, without hidden ones."""
+    for folder, folders, names in os.walk(root):
+        folders[:] = sorted(d for d in folders if not d.startswith("."))
+        for name in sorted(names):
+            file = Path(folder, name)
+            if not name.startswith(".") and file.is_file():
+                yield file
+
+
+def _decode(file: Path) -> str | None:
+    """The file's text, or None where it is not UTF-8 text."""
+    with file.open("rb") as stream:
+        start = stream.read(_SNIFF)
+        if b"\0" in start:
+            return None
+        raw = start + stream.read()
+    try:
+        return raw.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        return None
+
+
+def _split_tail(name: str, text: str, share: float, most: int, cap: int) -> Corpus:
+    notes = []
+    if len(text) > cap:
+        notes.append(f"read the first {cap:,} of {len(text):,} characters")
+        text = text[:cap]
+    tail = min(most, round(share * len(text)))
+    return Corpus(name, text[: len(text) - tail], text[len(text) - tail :], notes)
+
+
+def _split_files(
+    name: str, files: list[Path], root: Path, share: float, most: int, cap: int
+) -> Corpus:
+    texts, notes = _read_all(files, root, cap)
+    total = sum(map(len, texts))
+    share = min(share, most / total) if total else share
+    train: list[str] = []
+    held: list[str] = []
+    seen = out = 0
+    for text in texts:
+        seen += len(text)
+        # A file is held out where the held-out part is behind by at least half of it: the
+        # files spread evenly, and one large file does not overshoot by more than half.
+        if share * seen - out >= len(text) / 2:
+            held.append(text)
+            out += len(text)
+        else:
+            train.append(text)
+    if texts and (not held or not train):
+        notes.append("too few files to hold out whole ones: the tail of the text is held out")
+        whole = _split_tail(name, "".join(texts), share, most, cap)
+        return Corpus(name, whole.train, whole.held_out, notes)
+    return Corpus(name, "".join(train), "".join(held), notes)
+
+
+def _read_all(files: list[Path], root: Path, cap: int) -> tuple[list[str], list[str]]:
+    """Each distinct text, with a line break at its end, and notes on what was left out."""
+    texts: dict[str, None] = {}
+    skipped: list[str] = []
+    repeated = total = 0
+    notes: list[str] = []
+    for k, file in enumerate(files):
+        try:
+            text = _decode(file)
+        except OSError:
+            text = None
+        if text is None:
+            skipped.append(str(file.relative_to(root)))
+            continue
+        text = text if text.endswith("\n") else text + "\n"
+        if text.isspace():
+            continue
+        if text in texts:
+            repeated += 1
+            continue
+        if total + len(text) > cap:
+            notes.append(f"stopped at {total:,} characters: left out {len(files) - k} files")
+            break
+        texts[text] = None
+        total += len(text)
+    if skipped:
+        more = f" and {len(skipped) - 3} more" if len(skipped) > 3 else ""
+        notes.append(f"skipped what is not UTF-8 text: {', '.join(skipped[:3])}{more}")
+    if repeated:
+        notes.append(f"skipped {repeated} files that repeat another")
+    return list(texts), notes
+
+
+def _check(corpus: Corpus) -> Corpus:
+    if len(corpus.train) < 2 or len(corpus.held_out) < 2:
+        size = len(corpus.train) + len(corpus.held_out)
+        raise ValueError(f"{corpus.name} has too little text to learn from: {size} characters")
+    return corpus
+
+
+class Streams:
+    """A text as B parallel streams, cut into chunks of T: every prediction exactly once.
+
+    Stream b reads a contiguous piece of the text; its first prediction follows the last one
+    of stream b-1, and the state is carried from chunk to chunk, so nothing is lost at a
+    border. Where pieces differ in length by one, the shorter ends in an ignored target.
+
+    >>> streams = Streams(torch.arange(8), batch=2, steps=3)
+    >>> [(x.T.tolist(), y.T.tolist()) for x, y in streams.chunks()]
+    [([[0, 1, 2], [4, 5, 6]], [[1, 2, 3], [5, 6, 7]]), ([[3], [0]], [[4], [-1]])]
+    """
+
+    def __init__(self, ids: torch.Tensor, batch: int, steps: int) -> None:
+        if batch < 1 or steps < 1:
+            raise ValueError(f"batch and steps must be positive, got {batch} and {steps}")
+        if len(ids) < 2:
+            raise ValueError(f"a text must have at least two tokens, got {len(ids)}")
+        predictions = len(ids) - 1
+        batch = min(batch, predictions)  # a short text has fewer streams, none of them empty
+        self.steps = steps
+        bounds = [predictions * b // batch for b in range(batch + 1)]
+        longest = max(e - s for s, e in pairwise(bounds))
+        self._inputs = ids.new_zeros(longest, batch)  # [N/B, B]
+        self._targets = ids.new_full((longest, batch), IGNORED)
+        for b, (start, end) in enumerate(pairwise(bounds)):
+            self._inputs[: end - start, b] = ids[start:end]
+            self._targets[: end - start, b] = ids[start + 1 : end + 1]
+
+    def __len__(self) -> int:
+        """Chunks in one pass over the text."""
+        return -(-len(self._inputs) // self.steps)
+
+    @property
+    def batch(self) -> int:
+        return self._inputs.shape[1]
+
+    def chunk(self, k: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Inputs and targets [T, B] of chunk `k`; the last chunk of a pass may be shorter."""
+        span = slice(k * self.steps, (k + 1) * self.steps)
+        return self._inputs[span], self._targets[span]
+
+    def chunks(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        return (self.chunk(k) for k in range(len(self)))

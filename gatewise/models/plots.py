@@ -1,0 +1,132 @@
+"""Pictures of a run: the learning curve, and what the gates do while the model reads.
+
+L = layers, T = characters of a sample, H = units.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from gatewise.models.checkpoint import write_atomically
+
+_VISIBLE = {"\n": "↵", " ": "·", "\t": "→", "\r": "←"}
+_UNITS = 20  # rows of a panel: more cannot be told apart
+_DPI = 130
+
+
+def plot_learning_curve(
+    history: Sequence[Mapping[str, float]], path: str | Path, title: str
+) -> None:
+    """Bits per character by step, on training and on held-out text, as a PNG."""
+    figure = new_figure(7.5, 4.5)
+    axes = figure.subplots()
+    steps = [h["step"] for h in history]
+    train = [(h["step"], h["train_bits_per_character"]) for h in history]
+    held = [h["held_out_bits_per_character"] for h in history]
+    axes.plot(
+        *zip(*train, strict=True),
+        "o-",
+        color="#9aa5b1",
+        ms=4,
+        lw=1.5,
+        label="training text (mean since the last point)",
+    )
+    axes.plot(steps, held, "o-", color="#1f5fa8", ms=5, lw=2, label="held-out text")
+    best = min(range(len(held)), key=held.__getitem__)
+    axes.annotate(
+        f"{held[best]:.3f}",
+        (steps[best], held[best]),
+        xytext=(0, -14),
+        textcoords="offset points",
+        ha="center",
+        color="#1f5fa8",
+        weight="bold",
+    )
+    axes.set(title=title, xlabel="training step", ylabel="bits per character")
+    # The first points lie far above and would flatten the rest.
+    low, high = min(*held, *(b for _, b in train)), max(held)
+    axes.set_ylim(low - 0.12 * (high - low + 0.1), high + 0.08 * (high - low + 0.1))
+    axes.set_xlim(left=0)
+    axes.grid(alpha=0.25)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False)
+    write_figure(figure, path)
+
+
+def plot_activity(
+    tokens: Sequence[str],
+    records: Mapping[str, torch.Tensor],
+    path: str | Path,
+    title: str,
+    layer: int = -1,
+) -> None:
+    """A heat map per gate and state, tokens from left to right, units from top to bottom.
+
+    Of `records` (name -> [L, T, H]) the `layer` is shown, of that the units whose last-named
+    state varies most, the slowest first: a unit that remembers is a long bar at the top.
+    """
+    panels = {name: r[layer].float() for name, r in records.items()}  # [T, H]
+    chosen = _choose_units(list(panels.values())[-1])
+    width = max(6.0, 2.2 + 0.155 * len(tokens))
+    figure = new_figure(width, 1.0 + 1.55 * len(panels))
+    rows = figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
+    for axes, (name, values) in zip(rows, panels.items(), strict=True):
+        size = values.shape[1]  # a gate shared by a block has fewer rows than there are units
+        shown = values[:, chosen if size > max(chosen) else slice(0, _UNITS)]
+        image = axes.imshow(
+            shown.T.numpy(), aspect="auto", interpolation="nearest", **_scale(shown)
+        )
+        axes.set_ylabel(name, rotation=0, ha="right", va="center", weight="bold")
+        axes.set_yticks([])
+        axes.tick_params(axis="x", length=0)
+        figure.colorbar(image, ax=axes, pad=0.01, fraction=0.03, aspect=9)
+    rows[-1].set_xticks(
+        range(len(tokens)), [_label(t) for t in tokens], family="monospace", fontsize=9
+    )
+    rows[-1].set_xlabel("what the model reads (· space, ↵ line break)")
+    rows[0].set_title(
+        f"{title}\n{len(chosen)} units, one row each; the slowest at the top", fontsize=11
+    )
+    write_figure(figure, path)
+
+
+def _choose_units(state: torch.Tensor) -> list[int]:
+    """Units [T, H] that vary most, ordered from the slowest to the fastest."""
+    spread = state.std(dim=0, correction=0)
+    chosen = spread.topk(min(_UNITS, state.shape[1])).indices
+    moves = (state[1:] - state[:-1]).abs().mean(0) / (spread + 1e-6)
+    return chosen[moves[chosen].argsort()].tolist()
+
+
+def _scale(values: torch.Tensor) -> dict[str, Any]:
+    """Colours: 0…1 for a gate; around 0 for what has a sign, cut at the outermost percent."""
+    if values.numel() and float(values.min()) >= 0.0 and float(values.max()) <= 1.0:
+        return {"vmin": 0.0, "vmax": 1.0, "cmap": "viridis"}
+    bound = float(values.abs().flatten().quantile(0.99)) if values.numel() else 1.0
+    return {"vmin": -bound or -1.0, "vmax": bound or 1.0, "cmap": "RdBu_r"}
+
+
+def _label(token: str) -> str:
+    text = "".join(_VISIBLE.get(c, c) for c in token)
+    return text.replace("$", r"\$")  # matplotlib would read it as mathematics
+
+
+def new_figure(width: float, height: float) -> Figure:
+    """An empty figure, in inches; not pyplot's: no global state, no window system."""
+    figure = Figure(figsize=(width, height), dpi=_DPI, layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def write_figure(figure: Figure, path: str | Path) -> None:
+    """The figure as a PNG, written as a whole or not at all."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png")
+    write_atomically(Path(path), buffer.getvalue())
