@@ -95,7 +95,8 @@ def _alternate(
     a: Callable[[], None], b: Callable[[], None], seconds: float
 ) -> Iterator[tuple[float, float]]:
     for _ in range(3):  # compile, allocate, settle the clock
-        a(), b()
+        a()
+        b()
     start = time.perf_counter()
     for k in range(_ROUNDS.stop):
         yield _time(a), _time(b)

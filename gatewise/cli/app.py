@@ -41,13 +41,13 @@ def _checked() -> Iterator[None]:
 
 @app.command()
 def train(
+    out: Annotated[Path, typer.Option(help="Folder for checkpoints and pictures.")],
     path: Annotated[
         Path | None,
         typer.Argument(
             help="A UTF-8 text file or a folder. Default: Python's own standard library.",
         ),
     ] = None,
-    out: Annotated[Path, typer.Option(help="Folder for checkpoints and pictures.")] = ...,
     level: Annotated[str | None, typer.Option(help="char or word (default char)")] = None,
     cell: Annotated[str | None, typer.Option(help=_CELL_HELP + " Default: lstm.")] = None,
     hidden: Annotated[int | None, typer.Option(help="Units per layer (default 256)")] = None,

@@ -204,7 +204,8 @@ class _Text(StrPrinter):
         self._names = names
 
     def _print_Symbol(self, expr: sympy.Symbol) -> str:
-        return self._names.get(expr.name, expr.name)
+        name = str(expr.name)
+        return self._names.get(name, name)
 
     def _print_Function(self, expr: sympy.Function) -> str:
         name = type(expr).__name__

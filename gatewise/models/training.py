@@ -301,7 +301,9 @@ class Trainer:
     # -- checkpoints ---------------------------------------------------------------------
 
     def _save(self, random: _RandomState) -> None:
-        tensors = {f"model.{n}": t for n, t in self.model.named_parameters()}
+        tensors: dict[str, torch.Tensor] = {
+            f"model.{n}": t for n, t in self.model.named_parameters()
+        }
         for name, parameter in self.model.named_parameters():
             for key, value in self._optimizer.state.get(parameter, {}).items():
                 tensors[f"optimizer.{key}.{name}"] = value
@@ -335,9 +337,10 @@ class Trainer:
         except (KeyError, TypeError) as error:
             raise CheckpointError(f"{checkpoint.path} is damaged: {error}") from None
         _load_parameters(self.model, checkpoint)
+        state: Any = self._optimizer.state
         for name, parameter in self.model.named_parameters():
             prefix, suffix = "optimizer.", f".{name}"
-            self._optimizer.state[parameter] = {
+            state[parameter] = {
                 n[len(prefix) : -len(suffix)]: t.clone()
                 for n, t in tensors.items()
                 if n.startswith(prefix)
