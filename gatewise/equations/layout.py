@@ -10,6 +10,7 @@ units; the expansion is a gather, so autograd sums the gradients of a block by i
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 
@@ -65,7 +66,7 @@ class Layout:
             return self.proj_size
         return self.hidden_size // (cell.block_size if state in cell.shared else 1)
 
-    @property
+    @cached_property
     def biased(self) -> tuple[str, ...]:
         if not self.bias:
             return ()
@@ -139,20 +140,16 @@ class Layout:
         return torch.cat(wide, 1)
 
     def _bias(self, t: torch.Tensor | None) -> torch.Tensor | None:
+        """[compact rows of biased gates] -> [G*H], zero where a gate has no bias."""
         if t is None:
             return None
-        parts = dict(
-            zip(self.biased, t.split([self.gate_rows(g) for g in self.biased]), strict=True)
+        if self.biased == self.trace.gates:  # the usual case; a streamed step comes here too
+            return self._rows(t, self.trace.gates)
+        sizes = [self.gate_rows(g) for g in self.biased]
+        parts = dict(zip(self.biased, t.split(sizes), strict=True))
+        full = torch.cat(
+            [parts[g] if g in parts else t.new_zeros(self.gate_rows(g)) for g in self.trace.gates]
         )
-        if tuple(parts) == self.trace.gates:
-            full = t
-        else:
-            full = torch.cat(
-                [
-                    parts[g] if g in parts else t.new_zeros(self.gate_rows(g))
-                    for g in self.trace.gates
-                ]
-            )
         return self._rows(full, self.trace.gates)
 
     def expand_state(self, state: str, t: torch.Tensor) -> torch.Tensor:
