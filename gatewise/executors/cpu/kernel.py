@@ -6,6 +6,7 @@ import ctypes
 import functools
 from dataclasses import dataclass
 from importlib.resources import files
+from typing import Any
 
 import sympy
 import torch
@@ -24,14 +25,15 @@ class Kernel:
     lanes: int  # units per vector
     width: int  # see KernelSpec.width
     history: tuple[bool, ...]  # per state: is every step of it kept?
-    forward: ctypes._CFuncPtr  # type: ignore[name-defined]
-    backward: ctypes._CFuncPtr | None  # type: ignore[name-defined]
-    pack: ctypes._CFuncPtr  # type: ignore[name-defined]
+    forward: Any  # ctypes functions
+    backward: Any | None
+    pack: Any
+    unpack: Any | None
 
 
 @functools.cache
 def _text(name: str) -> str:
-    return files("gatewise.executors.cpu").joinpath("source", name).read_text("utf-8")
+    return (files("gatewise.executors.cpu") / "source" / name).read_text("utf-8")
 
 
 @functools.cache
@@ -90,7 +92,7 @@ def build(spec: KernelSpec) -> Kernel:
     lib.gw_lanes.restype = ctypes.c_int64
     lib.gw_width.restype = ctypes.c_int64
     pointers = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p]
-    for name in ("gw_forward", "gw_backward", "gw_pack"):
+    for name in ("gw_forward", "gw_backward", "gw_pack", "gw_unpack"):
         if hasattr(lib, name):
             getattr(lib, name).argtypes = pointers
             getattr(lib, name).restype = None
@@ -103,4 +105,5 @@ def build(spec: KernelSpec) -> Kernel:
         forward=lib.gw_forward,
         backward=lib.gw_backward if spec.training else None,
         pack=lib.gw_pack,
+        unpack=lib.gw_unpack if spec.training else None,
     )

@@ -20,6 +20,9 @@ from gatewise.executors.cpu.kernel import Kernel, kernel, parallel
 from gatewise.executors.request import Request, Result
 
 _DTYPES = (torch.float32, torch.float64)
+# Weight gradients up to this size (bytes per thread) are summed in the kernel, where what they
+# are made of is in the cache; larger ones are one product over all steps afterwards.
+_HOT_GRADIENT = 768 * 1024
 # Below this many multiplications a second thread costs more than it brings (some 40 µs).
 _PARALLEL_FROM = 1_000_000
 
@@ -50,9 +53,10 @@ def obstacles(request: Request) -> list[str]:
 
 def _transformed(request: Request) -> bool:
     """Is the call inside torch.func or forward-mode differentiation?"""
-    if torch._C._functorch.maybe_get_level(request.x) != -1:
+    functorch = torch._C._functorch  # type: ignore[attr-defined]
+    if functorch.maybe_get_level(request.x) != -1:
         return True
-    if torch._C._functorch.peek_interpreter_stack() is not None:
+    if functorch.peek_interpreter_stack() is not None:
         return True
     return torch.autograd.forward_ad._current_level >= 0
 
@@ -283,8 +287,11 @@ class _Recurrence(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, request: Request, made: Kernel, *inputs: torch.Tensor | None) -> Any:
         outputs, call = _forward(request, made)
+        # The outputs will own this node: the node must not own the outputs.
+        call.states = [t.detach() for t in call.states]
+        call.hold = [t.detach() if isinstance(t, torch.Tensor) else t for t in call.hold]
         ctx.call = call
-        ctx.save_for_backward(*inputs, *(s for s in (*call.states, *call.first)))
+        ctx.save_for_backward(*inputs, outputs[0])
         ctx.set_materialize_grads(False)
         ctx.inputs = len(inputs)
         return outputs
@@ -364,29 +371,27 @@ def _gradient(call: _Call, needs: Any, grads: Any) -> list[torch.Tensor | None]:
     accumulators, params = len(trace.accumulators), len(trace.parameters)
     d_bias = torch.zeros(call.threads, accumulators, padded, dtype=dtype)
     d_param = torch.zeros(call.threads, params, padded, dtype=dtype)
-    extra = [call.packed_t, *d_steps, *carry, d_bias, d_param]
+    needs_x, needs_ih, needs_hh, needs_b_ih, needs_b_hh, *needs_rest = needs
+    hot = _hot_gradients(call) if needs_ih or needs_hh else (None, None)
+    extra = [call.packed_t, *d_steps, *carry, d_bias, d_param, *hot]
     _invoke(call.kernel.backward, call.numbers, call.pointers + [_pointer(t) for t in extra])
 
     hidden = request.state[trace.output].shape[-1]
-    d_acc = _accumulator_gradients(call, hidden)  # [T*B, A*H], strided
-    needs_x, needs_ih, needs_hh, needs_b_ih, needs_b_hh, *needs_rest = needs
     from_x = [k for k, a in enumerate(trace.accumulators) if a.from_input]
     from_h = [k for k, a in enumerate(trace.accumulators) if a.from_feedback]
     found: list[torch.Tensor | None] = [None] * 5
-    weights = request.weights
+    d_acc = _accumulator_gradients(call, hidden)  # [T*B, A*H], strided
     if needs_x:
         parts = [d_acc[:, a * hidden : b * hidden] for a, b in _runs(from_x)]
-        d_x = torch.mm(
-            parts[0] if len(parts) == 1 else torch.cat(parts, 1), weights.weight_ih.detach()
-        )
-        found[0] = d_x.view(call.x.shape)
-    if needs_ih:
-        inputs = _existing(request, call.x).reshape(-1, call.x.shape[-1])
-        found[1] = torch.cat(
-            [torch.mm(d_acc[:, a * hidden : b * hidden].T, inputs) for a, b in _runs(from_x)]
-        )
-    if needs_hh:
-        found[2] = _recurrent_weight_gradient(call, d_acc, from_h, hidden)
+        joined = parts[0] if len(parts) == 1 else torch.cat(parts, 1)
+        found[0] = torch.mm(joined, request.weights.weight_ih.detach()).view(call.x.shape)
+    if hot[0] is not None and hot[1] is not None:
+        found[1:3] = _unpack(call, hot[0], hot[1])
+    else:
+        if needs_ih:
+            found[1] = _input_weight_gradient(call, d_acc, from_x, hidden)
+        if needs_hh:
+            found[2] = _recurrent_weight_gradient(call, d_acc, from_h, hidden)
     total = d_bias.sum(0)[:, :hidden]
     if needs_b_ih:
         found[3] = total[from_x].reshape(-1)
@@ -395,6 +400,40 @@ def _gradient(call: _Call, needs: Any, grads: Any) -> list[torch.Tensor | None]:
     per_unit = d_param.sum(0)[:, :hidden]
     rest = [*per_unit.unbind(0), *(c[:, :hidden] for c in carry)]
     return found + [g if need else None for g, need in zip(rest, needs_rest, strict=True)]
+
+
+def _hot_gradients(call: _Call) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+    """Zeroed panels for the kernel to sum weight gradients in, one set per thread."""
+    trace, (fan_in, hidden) = call.request.trace, (call.x.shape[2], call.numbers[3])
+    size_x = call.padded * fan_in * sum(a.from_input for a in trace.accumulators)
+    size_h = call.padded * hidden * len(trace.feedback)
+    size_h *= sum(a.from_feedback for a in trace.accumulators)
+    if (size_x + size_h) * call.x.element_size() > _HOT_GRADIENT:
+        return None, None
+    new = functools.partial(torch.zeros, dtype=call.x.dtype)
+    return new(call.threads, max(1, size_x)), new(call.threads, max(1, size_h))
+
+
+def _unpack(call: _Call, d_x: torch.Tensor, d_h: torch.Tensor) -> list[torch.Tensor | None]:
+    """The weights' gradients from the kernel's panels, summed over threads."""
+    weights = call.request.weights
+    d_ih = torch.empty(weights.weight_ih.shape, dtype=call.x.dtype)
+    d_hh = torch.empty(weights.weight_hh.shape, dtype=call.x.dtype)
+    _invoke(
+        call.kernel.unpack,
+        [1, call.x.shape[2], call.numbers[3], call.padded, call.threads],
+        [_pointer(t) for t in (d_x, d_h, d_ih, d_hh)],
+    )
+    return [d_ih, d_hh]
+
+
+def _input_weight_gradient(
+    call: _Call, d_acc: torch.Tensor, from_x: list[int], hidden: int
+) -> torch.Tensor:
+    """dW = Σ_t d_acc_t ⊗ x_t, [G*H, I]."""
+    inputs = _existing(call.request, call.x).reshape(-1, call.x.shape[-1])
+    parts = [torch.mm(d_acc[:, a * hidden : b * hidden].T, inputs) for a, b in _runs(from_x)]
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
 def _accumulator_gradients(call: _Call, hidden: int) -> torch.Tensor:

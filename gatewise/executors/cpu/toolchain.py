@@ -149,7 +149,7 @@ def cache_folder() -> Path:
 
 
 @contextmanager
-def _locked(path: Path):  # noqa: ANN202 - a context manager
+def _locked(path: Path):
     with open(path, "w") as f:
         try:
             import fcntl

@@ -21,6 +21,8 @@
  *            them by the derivatives of the NG accumulators
  *   record   [NR][T, B, P]                     written by forward; backward reads gradients
  *   packed_x [P/LANES][I][NGX][LANES], packed_h [P/LANES][NF*H][NGH][LANES]
+ *   d_x, d_h [threads] of packed_x's and packed_h's shapes: weight gradients, zero at the start,
+ *            or null where the caller forms them from `kept`
  *   packed_t [NF][P/LANES][NGH][H][LANES]: U transposed, for the backward product
  */
 #include <stdlib.h>
@@ -49,7 +51,7 @@ enum { P_X, P_PACKED_X, P_PACKED_H, P_BIAS, P_PARAM, P_KEPT, P_RESETS, P_LENGTHS
        P_RECORD = P_LAST + NS, P_COUNT = P_RECORD + NR,
        /* backward only */
        P_PACKED_T = P_COUNT, P_D_OUTPUT, P_D_RECORD, P_CARRY = P_D_RECORD + NR,
-       P_D_BIAS = P_CARRY + NS, P_D_PARAM };
+       P_D_BIAS = P_CARRY + NS, P_D_PARAM, P_D_X, P_D_H };
 
 typedef struct {
   const int64_t *n;
@@ -410,10 +412,100 @@ static void backward_product(const job *j, const step_rows *s, long t) {
     }
 }
 
-static void backward_sequence(const job *j, long begin, long end, real *d_bias, real *d_param) {
+/* Weight gradients, for layers whose gradient stays in the cache: SAMPLES steps' derivatives of
+ * the accumulators are hot when they are multiplied with what the layer saw. */
+#define SAMPLES MAX_ROWS
+
+typedef struct {
+  long count;
+  const real *d_acc[SAMPLES];
+  const real *x[SAMPLES];
+  const real *fed_back[NF + 1][SAMPLES];
+  real *masked; /* room for SAMPLES masked copies of the fed-back values, or null */
+} sample_list;
+
+/* to[k][g] += sum over samples of seen[k] * d_acc[gates[g]], for `nk` values of k. */
+INLINE void outer_tile(const sample_list *s, const real *const *seen, const int nk, const int ng,
+                       const int *gates, long k0, long at, long padded, real *to) {
+  vec acc[TILE];
+#pragma GCC unroll 24
+  for (int a = 0; a < nk * ng; a++) acc[a] = load(to + a * LANES);
+  for (long i = 0; i < s->count; i++) {
+    vec d[NG];
+#pragma GCC unroll 24
+    for (int g = 0; g < ng; g++) d[g] = load(s->d_acc[i] + gates[g] * padded + at);
+#pragma GCC unroll 24
+    for (int k = 0; k < nk; k++) {
+      vec v = splat(seen[i][k0 + k]);
+#pragma GCC unroll 24
+      for (int g = 0; g < ng; g++) acc[k * ng + g] += v * d[g];
+    }
+  }
+#pragma GCC unroll 24
+  for (int a = 0; a < nk * ng; a++) store(to + a * LANES, acc[a]);
+}
+
+#define OUTER_MOST(ng) AT_LEAST_1(BUDGET / ((ng) > 0 ? (ng) : 1) > 8 ? 8 : BUDGET / ((ng) > 0 ? (ng) : 1))
+
+/* to [vectors][count][ng][LANES] += what the samples contribute */
+#define DEFINE_OUTER(name, NGATES, GATES)                                                     \
+  static void name(const sample_list *s, const real *const *seen, long count, long padded,    \
+                   long vector_step, real *to) {                                              \
+    for (long at = 0; at < padded; at += LANES, to += vector_step)                            \
+      for (long k = 0, rows; k < count; k += rows) {                                          \
+        real *here = to + k * NGATES * LANES;                                                 \
+        rows = tile_rows(count - k, OUTER_MOST(NGATES));                                      \
+        switch (rows) { EACH_ROW_COUNT(OUTER_MOST(NGATES), CALL) }                            \
+      }                                                                                       \
+  }
+#define CALL(m) outer_tile(s, seen, m, NGX, X_GATE, k, at, padded, here)
+DEFINE_OUTER(outer_x, NGX, X_GATE)
+#undef CALL
+#define CALL(m) outer_tile(s, seen, m, NGH, H_GATE, k, at, padded, here)
+DEFINE_OUTER(outer_h, NGH, H_GATE)
+#undef CALL
+
+static void flush_samples(const job *j, sample_list *s, long id) {
+  const int64_t *n = j->n;
+  const long padded = n[N_PADDED], units = n[N_UNITS], inputs = n[N_INPUTS];
+  const long x_step = inputs * NGX * LANES, h_step = NF * units * NGH * LANES;
+  const long vectors = padded / LANES;
+  if (s->count == 0) return;
+  outer_x(s, s->x, inputs, padded, x_step, (real *)j->p[P_D_X] + id * vectors * x_step);
+  real *d_h = (real *)j->p[P_D_H] + id * vectors * h_step;
+  for (int f = 0; f < NF; f++)
+    outer_h(s, s->fed_back[f], units, padded, h_step, d_h + f * units * NGH * LANES);
+  s->count = 0;
+}
+
+static void add_samples(const job *j, const step_rows *rows, long t, sample_list *s, long id) {
+  const int64_t *n = j->n;
+  const long padded = n[N_PADDED], units = n[N_UNITS];
+  const real *mask = j->p[P_MASK];
+  if (s->count + rows->count > SAMPLES) flush_samples(j, s, id);
+  for (long i = 0; i < rows->count; i++) {
+    const long k = s->count++, row = rows->row[i];
+    s->d_acc[k] = (const real *)j->p[P_KEPT] + (t * n[N_BATCH] + row) * WIDTH * padded;
+    s->x[k] = rows->x[i];
+    for (int f = 0; f < NF; f++) {
+      const real *value = rows->previous[FEEDBACK[f]][i];
+      if (mask) {
+        real *copy = s->masked + (k * NF + f) * padded;
+        const real *m = mask + (row * NF + f) * units;
+        for (long u = 0; u < units; u++) copy[u] = value[u] * m[u];
+        value = copy;
+      }
+      s->fed_back[f][k] = value;
+    }
+  }
+}
+
+static void backward_sequence(const job *j, long id, long begin, long end, sample_list *samples) {
   const int64_t *n = j->n;
   const long steps = n[N_STEPS], padded = n[N_PADDED], batch = n[N_BATCH];
   const int64_t *lengths = j->p[P_LENGTHS];
+  real *d_bias = (real *)j->p[P_D_BIAS] + id * NG * padded;
+  real *d_param = (real *)j->p[P_D_PARAM] + id * NP * padded;
   step_rows s;
   for (long k = 0; k < steps; k++) {
     const long t = n[N_REVERSE] ? k : steps - 1 - k;
@@ -426,6 +518,7 @@ static void backward_sequence(const job *j, long begin, long end, real *d_bias, 
     if (!s.count) continue;
     for (long vector = 0; vector < padded / LANES; vector++)
       backward_units(j, &s, t, vector, d_bias, d_param);
+    if (j->p[P_D_X]) add_samples(j, &s, t, samples, id);
     backward_product(j, &s, t);
     for (long i = 0; i < s.count; i++)
       if (s.fresh[i]) /* nothing flows past a reset */
@@ -436,13 +529,13 @@ static void backward_sequence(const job *j, long begin, long end, real *d_bias, 
 
 static void backward_task(void *context, long id) {
   const job *j = context;
-  const long padded = j->n[N_PADDED];
   long begin, end;
   share(j->n, id, &begin, &end);
-  real *d_bias = (real *)j->p[P_D_BIAS] + id * NG * padded;
-  real *d_param = (real *)j->p[P_D_PARAM] + id * NP * padded;
+  sample_list samples = {.count = 0, .masked = masked_rows(j)};
   for (; begin < end; begin += MAX_ROWS)
-    backward_sequence(j, begin, begin + MAX_ROWS < end ? begin + MAX_ROWS : end, d_bias, d_param);
+    backward_sequence(j, id, begin, begin + MAX_ROWS < end ? begin + MAX_ROWS : end, &samples);
+  if (j->p[P_D_X]) flush_samples(j, &samples, id);
+  free(samples.masked);
 }
 
 void gw_backward(const int64_t *n, void *const *p, parallel_fn parallel) {
@@ -509,6 +602,44 @@ void gw_pack(const int64_t *n, void *const *p, parallel_fn parallel) {
   job j = {n, p};
   parallel(pack_task, &j, n[K_THREADS]);
 }
+
+#if TRAINING
+/* Weight gradients from panels (one set per thread) back to torch's layout. */
+enum { U_THREADS, U_INPUTS, U_UNITS, U_PADDED, U_SETS };
+enum { G_X, G_H, G_W_IH, G_W_HH };
+
+static void unpack_panel(const real *from, long set_step, long sets, long columns, long units,
+                         long at, const int *accs, int count, real *w) {
+  for (int g = 0; g < count; g++)
+    for (int l = 0; l < LANES && at + l < units; l++) {
+      real *to = w + (GATE_OF[accs[g]] * units + at + l) * columns;
+      for (long k = 0; k < columns; k++) {
+        const real *here = from + (k * count + g) * LANES + l;
+        real sum = here[0];
+        for (long s = 1; s < sets; s++) sum += here[s * set_step];
+        to[k] = sum;
+      }
+    }
+}
+
+static void unpack_task(void *context, long id) {
+  const job *j = context;
+  const int64_t *n = j->n;
+  const long units = n[U_UNITS], inputs = n[U_INPUTS], vectors = n[U_PADDED] / LANES;
+  const long fed = NF * units, x_step = inputs * NGX * LANES, h_step = fed * NGH * LANES;
+  for (long v = vectors * id / n[U_THREADS]; v < vectors * (id + 1) / n[U_THREADS]; v++) {
+    unpack_panel((const real *)j->p[G_X] + v * x_step, vectors * x_step, n[U_SETS], inputs, units,
+                 v * LANES, X_GATE, NGX, j->p[G_W_IH]);
+    unpack_panel((const real *)j->p[G_H] + v * h_step, vectors * h_step, n[U_SETS], fed, units,
+                 v * LANES, H_GATE, NGH, j->p[G_W_HH]);
+  }
+}
+
+void gw_unpack(const int64_t *n, void *const *p, parallel_fn parallel) {
+  job j = {n, p};
+  parallel(unpack_task, &j, n[U_THREADS]);
+}
+#endif
 
 /* What the launcher must know to provide the buffers. */
 int64_t gw_lanes(void) { return LANES; }
