@@ -6,6 +6,7 @@ under torch.func. All other executors are compared with this one in float64.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -36,7 +37,7 @@ def run(request: Request) -> Result:
             gone = request.resets[t] if live is None else request.resets[t] & live[t]
             gone = gone.unsqueeze(-1)  # [B, 1]; a step that does not exist resets nothing
             state = {n: torch.where(gone, torch.zeros_like(s), s) for n, s in state.items()}
-        new, signals = _step(request, projected[t], state)
+        new, signals = _step(request, projected[t], state, _sever(request, t))
         for name, mask in keep.items():
             new[name] = mask[t] * state[name] + (1 - mask[t]) * new[name]
         if live is not None:
@@ -61,13 +62,40 @@ def _hidden(request: Request) -> int:
     return request.weights.weight_ih.shape[0] // len(request.trace.gates)
 
 
-def _step(request: Request, from_input: torch.Tensor, state: dict[str, torch.Tensor]) -> Any:
+class _CutWeight:
+    """Stands for a per-unit recurrent weight whose edge is cut: what it multiplies is constant."""
+
+    def __init__(self, weight: torch.Tensor, sever: Callable[[Any], Any]) -> None:
+        self.weight, self.sever = weight, sever
+
+    def __mul__(self, value: Any) -> Any:
+        return self.weight * self.sever(value)
+
+    __rmul__ = __mul__
+
+
+def _sever(request: Request, t: int) -> Callable[[Any], Any]:
+    """What step t does to a value that an edge in `cut` carries: no gradient flows past it."""
+    if request.cut_steps is None:
+        return lambda value: value.detach()
+    here = request.cut_steps[t].unsqueeze(-1)  # [B, 1]
+    return lambda value: torch.where(here, value.detach(), value)
+
+
+def _step(
+    request: Request,
+    from_input: torch.Tensor,
+    state: dict[str, torch.Tensor],
+    sever: Callable[[Any], Any],
+) -> Any:
     """One step: the new states [B, H] by name, and a function name -> recorded value."""
-    trace, weights = request.trace, request.weights
+    trace, weights, cut = request.trace, request.weights, request.cut
     hidden = _hidden(request)
-    fed_back = torch.cat(
-        [from_input.new_zeros(len(from_input), 0), *(state[s] for s in trace.feedback)], -1
-    )  # [B, R]
+    fed = [sever(state[s]) if s in cut else state[s] for s in trace.feedback]
+    fed_back = torch.cat([from_input.new_zeros(len(from_input), 0), *fed], -1)  # [B, R]
+    params: dict[str, Any] = {
+        p: _CutWeight(w, sever) if p in cut else w for p, w in weights.parameters.items()
+    }
     if request.feedback_mask is not None:
         fed_back = fed_back * request.feedback_mask
     x_parts = dict(zip(trace.gates, from_input.split(hidden, -1), strict=True))
@@ -78,6 +106,8 @@ def _step(request: Request, from_input: torch.Tensor, state: dict[str, torch.Ten
 
     def late_gate(g: str) -> Any:
         def product(value: torch.Tensor) -> torch.Tensor:
+            if cut:
+                value = sever(value)
             if request.feedback_mask is not None:
                 value = value * request.feedback_mask
             values[f"a_{g}"] = x_parts[g] + linear(value, *_part(weights, rows[g]))
@@ -98,7 +128,7 @@ def _step(request: Request, from_input: torch.Tensor, state: dict[str, torch.Ten
     result = trace.cell.run_step(
         SimpleNamespace(**_absent(trace, gates)),
         SimpleNamespace(**state),
-        SimpleNamespace(**dict.fromkeys(trace.cell.parameters, 0.0) | weights.parameters),
+        SimpleNamespace(**dict.fromkeys(trace.cell.parameters, 0.0) | params),
     )
     shape = (len(from_input), hidden)
     new = {s: _whole(result[s], shape, from_input) for s in trace.states}

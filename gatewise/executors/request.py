@@ -42,6 +42,8 @@ class Request:
     record: tuple[str, ...] = ()  # names in trace.signals, wanted at every step
     feedback_mask: torch.Tensor | None = None  # [B, R]: scales what U multiplies, all steps
     zoneout: Zoneout | None = None
+    cut: frozenset[str] = frozenset()  # edges (equations.edges) that carry no gradient
+    cut_steps: torch.Tensor | None = None  # [T, B] bool: where the cut applies; None: everywhere
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,8 @@ _DTYPES = (torch.float32, torch.float64)
 _HOT_GRADIENT = 768 * 1024
 # Below this many multiplications a second thread costs more than it brings (some 40 µs).
 _PARALLEL_FROM = 1_000_000
+# Few rows: threads share the units instead, and meet once a step, which costs some 0.3 µs.
+_SPLIT_FROM = 60_000  # multiplications a step
 
 
 def obstacles(request: Request) -> list[str]:
@@ -174,6 +176,16 @@ def _pack(
     return packed_x, packed_h, packed_t, bias
 
 
+def _share(products: int, steps: int, batch: int, vectors: int) -> tuple[int, bool]:
+    """How many threads, and whether they split the units (few rows) or the rows."""
+    threads = torch.get_num_threads()
+    if threads == 1 or products < _PARALLEL_FROM:
+        return 1, False
+    if batch < 2 * threads and products >= _SPLIT_FROM * steps and vectors >= threads:
+        return threads, True
+    return min(threads, batch), False
+
+
 def _prepare(request: Request, made: Kernel) -> _Call:
     trace, w = request.trace, request.weights
     training = made.backward is not None
@@ -185,7 +197,7 @@ def _prepare(request: Request, made: Kernel) -> _Call:
     padded = -(-hidden // made.lanes) * made.lanes
     accumulators = len(trace.accumulators)
     products = steps * batch * accumulators * hidden * (inputs + hidden)
-    threads = min(torch.get_num_threads(), batch) if products >= _PARALLEL_FROM else 1
+    threads, split = _share(products, steps, batch, padded // made.lanes)
 
     new = functools.partial(
         torch.zeros if request.lengths is not None else torch.empty, dtype=x.dtype
@@ -215,6 +227,7 @@ def _prepare(request: Request, made: Kernel) -> _Call:
         padded,
         int(request.reverse),
         threads,
+        int(split),
         x.stride(0),
         x.stride(1),
         *(batch * padded if history else 0 for history in made.history),

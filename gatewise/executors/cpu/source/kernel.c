@@ -25,10 +25,14 @@
  *            or null where the caller forms them from `kept`
  *   packed_t [NF][P/LANES][NGH][H][LANES]: U transposed, for the backward product
  */
+#include <sched.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 
 typedef void (*task)(void *, long);
-typedef void (*parallel_fn)(task, void *, long);
+/* Runs task(context, 0 … n-1). With `together`, either all at the same time, or not at all: then
+ * it returns 0, and tasks may wait for each other. */
+typedef int (*parallel_fn)(task, void *, long, int together);
 
 #define MAX_ROWS 128 /* rows one thread carries through a sequence at once */
 #define BUDGET (REGISTERS == 32 ? 24 : 12) /* accumulators that fit beside the operands */
@@ -44,7 +48,7 @@ typedef void (*parallel_fn)(task, void *, long);
 #define BACK_ROWS (BUDGET / BACK_UNITS)
 
 /* Arguments, in the order of launch.py. */
-enum { N_STEPS, N_BATCH, N_INPUTS, N_UNITS, N_PADDED, N_REVERSE, N_THREADS, N_X_STEP, N_X_ROW,
+enum { N_STEPS, N_BATCH, N_INPUTS, N_UNITS, N_PADDED, N_REVERSE, N_THREADS, N_SPLIT, N_X_STEP, N_X_ROW,
        N_STATE_STEP, N_COUNT = N_STATE_STEP + NS };
 enum { P_X, P_PACKED_X, P_PACKED_H, P_BIAS, P_PARAM, P_KEPT, P_RESETS, P_LENGTHS, P_MASK,
        P_ZERO, P_KEEP, P_FIRST = P_KEEP + NS, P_STATE = P_FIRST + NS, P_LAST = P_STATE + NS,
@@ -56,7 +60,51 @@ enum { P_X, P_PACKED_X, P_PACKED_H, P_BIAS, P_PARAM, P_KEPT, P_RESETS, P_LENGTHS
 typedef struct {
   const int64_t *n;
   void *const *p;
+  atomic_long *arrived; /* null where threads do not wait for each other */
 } job;
+
+/* What one thread works on: some rows and all units, or (N_SPLIT: few rows, many units) all rows
+ * and some vectors of units, meeting the others once a step. */
+typedef struct {
+  long id, begin, end; /* rows */
+  long from, to;       /* vectors */
+  long met;
+} part;
+
+static void meet(const job *j, part *w) {
+  if (!j->arrived) return;
+  const long all = ++w->met * j->n[N_THREADS];
+  atomic_fetch_add(j->arrived, 1);
+  for (long k = 0; atomic_load(j->arrived) < all; k++) {
+#if defined(__x86_64__)
+    __builtin_ia32_pause();
+#endif
+    if (k > 20000) sched_yield(); /* more threads than free cores */
+  }
+}
+
+static part share(const job *j, long id) {
+  const int64_t *n = j->n;
+  const long vectors = n[N_PADDED] / LANES, threads = n[N_THREADS];
+  part w = {id, 0, n[N_BATCH], 0, vectors, 0};
+  if (j->arrived) {
+    w.from = vectors * id / threads;
+    w.to = vectors * (id + 1) / threads;
+  } else {
+    w.begin = n[N_BATCH] * id / threads;
+    w.end = n[N_BATCH] * (id + 1) / threads;
+  }
+  return w;
+}
+
+/* Run `work` on all threads; split only where they can really run at the same time. */
+static void launch(task work, const int64_t *n, void *const *p, parallel_fn parallel) {
+  atomic_long arrived = 0;
+  job j = {n, p, &arrived};
+  if (n[N_SPLIT] && n[N_THREADS] > 1 && parallel(work, &j, n[N_THREADS], 1)) return;
+  j.arrived = NULL;
+  parallel(work, &j, n[N_THREADS], 0);
+}
 
 #define WIDTH (NSAVE > NG ? NSAVE : NG)
 
@@ -225,9 +273,7 @@ INLINE long tile_rows(long left, long most) {
   return left >= most ? most : left >= 4 ? 4 : left >= 2 ? 2 : 1;
 }
 
-static void forward_step(const job *j, const step_rows *s, long t) {
-  const long vectors = j->n[N_PADDED] / LANES;
-  long vector = 0;
+static void forward_step(const job *j, const step_rows *s, long t, long vector, long vectors) {
   if (s->count == 1)
     for (; vector + FLAT_UNITS <= vectors; vector += FLAT_UNITS) forward_flat(j, s, t, 0, vector);
   while (vector < vectors) {
@@ -241,21 +287,17 @@ static void forward_step(const job *j, const step_rows *s, long t) {
   }
 }
 
-/* The rows [begin, end) of thread `id`; each thread runs its rows alone, without a barrier. */
-static void share(const int64_t *n, long id, long *begin, long *end) {
-  *begin = n[N_BATCH] * id / n[N_THREADS];
-  *end = n[N_BATCH] * (id + 1) / n[N_THREADS];
-}
-
-static void forward_sequence(const job *j, long begin, long end, real *masked) {
+static void forward_sequence(const job *j, part *w, long begin, long end, real *masked) {
   const int64_t *n = j->n;
   const long steps = n[N_STEPS], padded = n[N_PADDED];
   step_rows s;
   for (long k = 0; k < steps; k++) {
     const long t = n[N_REVERSE] ? steps - 1 - k : k;
     find_rows(j, t, begin, end, &s, masked);
-    if (s.count) forward_step(j, &s, t);
+    if (s.count) forward_step(j, &s, t, w->from, w->to);
+    meet(j, w);
   }
+  if (w->from > 0) return; /* after the last meeting one thread copies for all */
   const int64_t *lengths = j->p[P_LENGTHS];
   for (long row = begin; row < end; row++) {
     const long length = lengths ? lengths[row] : steps;
@@ -275,17 +317,15 @@ static real *masked_rows(const job *j) {
 
 static void forward_task(void *context, long id) {
   const job *j = context;
-  long begin, end;
-  share(j->n, id, &begin, &end);
+  part w = share(j, id);
   real *masked = masked_rows(j);
-  for (; begin < end; begin += MAX_ROWS)
-    forward_sequence(j, begin, begin + MAX_ROWS < end ? begin + MAX_ROWS : end, masked);
+  for (long row = w.begin; row < w.end; row += MAX_ROWS)
+    forward_sequence(j, &w, row, row + MAX_ROWS < w.end ? row + MAX_ROWS : w.end, masked);
   free(masked);
 }
 
 void gw_forward(const int64_t *n, void *const *p, parallel_fn parallel) {
-  job j = {n, p};
-  parallel(forward_task, &j, n[N_THREADS]);
+  launch(forward_task, n, p, parallel);
 }
 
 /* ---- backward ---------------------------------------------------------------------- */
@@ -396,10 +436,9 @@ static void backward_single(const job *j, const step_rows *s, long t, int f, lon
 
 #define PAIR_ROWS (BUDGET / 2 > 8 ? 8 : BUDGET / 2)
 
-static void backward_product(const job *j, const step_rows *s, long t) {
-  const long vectors = j->n[N_PADDED] / LANES;
+static void backward_product(const job *j, const step_rows *s, long t, long from, long vectors) {
   for (int f = 0; f < NF; f++)
-    for (long vector = 0, width; vector < vectors; vector += width) {
+    for (long vector = from, width; vector < vectors; vector += width) {
       const long left = vectors - vector;
       width = left >= BACK_UNITS ? BACK_UNITS : left >= 2 ? 2 : 1;
       const long most = width == BACK_UNITS ? BACK_ROWS : width == 2 ? PAIR_ROWS : 8;
@@ -450,8 +489,9 @@ INLINE void outer_tile(const sample_list *s, const real *const *seen, const int 
 /* to [vectors][count][ng][LANES] += what the samples contribute */
 #define DEFINE_OUTER(name, NGATES, GATES)                                                     \
   static void name(const sample_list *s, const real *const *seen, long count, long padded,    \
-                   long vector_step, real *to) {                                              \
-    for (long at = 0; at < padded; at += LANES, to += vector_step)                            \
+                   long vector_step, long from, long vectors, real *to) {                     \
+    to += from * vector_step;                                                                 \
+    for (long at = from * LANES; at < vectors * LANES; at += LANES, to += vector_step)        \
       for (long k = 0, rows; k < count; k += rows) {                                          \
         real *here = to + k * NGATES * LANES;                                                 \
         rows = tile_rows(count - k, OUTER_MOST(NGATES));                                      \
@@ -465,24 +505,26 @@ DEFINE_OUTER(outer_x, NGX, X_GATE)
 DEFINE_OUTER(outer_h, NGH, H_GATE)
 #undef CALL
 
-static void flush_samples(const job *j, sample_list *s, long id) {
+static void flush_samples(const job *j, sample_list *s, const part *w) {
   const int64_t *n = j->n;
   const long padded = n[N_PADDED], units = n[N_UNITS], inputs = n[N_INPUTS];
   const long x_step = inputs * NGX * LANES, h_step = NF * units * NGH * LANES;
-  const long vectors = padded / LANES;
+  const long set = j->arrived ? 0 : w->id * (padded / LANES); /* split: one set, own vectors */
   if (s->count == 0) return;
-  outer_x(s, s->x, inputs, padded, x_step, (real *)j->p[P_D_X] + id * vectors * x_step);
-  real *d_h = (real *)j->p[P_D_H] + id * vectors * h_step;
+  outer_x(s, s->x, inputs, padded, x_step, w->from, w->to, (real *)j->p[P_D_X] + set * x_step);
+  real *d_h = (real *)j->p[P_D_H] + set * h_step;
   for (int f = 0; f < NF; f++)
-    outer_h(s, s->fed_back[f], units, padded, h_step, d_h + f * units * NGH * LANES);
+    outer_h(s, s->fed_back[f], units, padded, h_step, w->from, w->to,
+            d_h + f * units * NGH * LANES);
   s->count = 0;
 }
 
-static void add_samples(const job *j, const step_rows *rows, long t, sample_list *s, long id) {
+static void add_samples(const job *j, const step_rows *rows, long t, sample_list *s,
+                        const part *w) {
   const int64_t *n = j->n;
   const long padded = n[N_PADDED], units = n[N_UNITS];
   const real *mask = j->p[P_MASK];
-  if (s->count + rows->count > SAMPLES) flush_samples(j, s, id);
+  if (s->count + rows->count > SAMPLES) flush_samples(j, s, w);
   for (long i = 0; i < rows->count; i++) {
     const long k = s->count++, row = rows->row[i];
     s->d_acc[k] = (const real *)j->p[P_KEPT] + (t * n[N_BATCH] + row) * WIDTH * padded;
@@ -500,12 +542,14 @@ static void add_samples(const job *j, const step_rows *rows, long t, sample_list
   }
 }
 
-static void backward_sequence(const job *j, long id, long begin, long end, sample_list *samples) {
+static void backward_sequence(const job *j, part *w, long begin, long end, sample_list *samples) {
   const int64_t *n = j->n;
   const long steps = n[N_STEPS], padded = n[N_PADDED], batch = n[N_BATCH];
   const int64_t *lengths = j->p[P_LENGTHS];
-  real *d_bias = (real *)j->p[P_D_BIAS] + id * NG * padded;
-  real *d_param = (real *)j->p[P_D_PARAM] + id * NP * padded;
+  const long set = j->arrived ? 0 : w->id;
+  real *d_bias = (real *)j->p[P_D_BIAS] + set * NG * padded;
+  real *d_param = (real *)j->p[P_D_PARAM] + set * NP * padded;
+  const long first = w->from * LANES, size = (w->to - w->from) * LANES * sizeof(real);
   step_rows s;
   for (long k = 0; k < steps; k++) {
     const long t = n[N_REVERSE] ? k : steps - 1 - k;
@@ -513,34 +557,33 @@ static void backward_sequence(const job *j, long id, long begin, long end, sampl
     if (lengths) /* steps that do not exist contribute nothing to the weights' gradients */
       for (long row = begin; row < end; row++)
         if (t >= lengths[row])
-          memset((real *)j->p[P_KEPT] + (t * batch + row) * WIDTH * padded, 0,
-                 WIDTH * padded * sizeof(real));
-    if (!s.count) continue;
-    for (long vector = 0; vector < padded / LANES; vector++)
+          for (int a = 0; a < WIDTH; a++)
+            memset((real *)j->p[P_KEPT] + ((t * batch + row) * WIDTH + a) * padded + first, 0, size);
+    for (long vector = w->from; s.count && vector < w->to; vector++)
       backward_units(j, &s, t, vector, d_bias, d_param);
-    if (j->p[P_D_X]) add_samples(j, &s, t, samples, id);
-    backward_product(j, &s, t);
+    meet(j, w); /* the product takes every unit's derivative; its result is this thread's own */
+    if (!s.count) continue;
+    if (j->p[P_D_X]) add_samples(j, &s, t, samples, w);
+    backward_product(j, &s, t, w->from, w->to);
     for (long i = 0; i < s.count; i++)
       if (s.fresh[i]) /* nothing flows past a reset */
         for (int q = 0; q < NS; q++)
-          memset((real *)j->p[P_CARRY + q] + s.row[i] * padded, 0, padded * sizeof(real));
+          memset((real *)j->p[P_CARRY + q] + s.row[i] * padded + first, 0, size);
   }
 }
 
 static void backward_task(void *context, long id) {
   const job *j = context;
-  long begin, end;
-  share(j->n, id, &begin, &end);
+  part w = share(j, id);
   sample_list samples = {.count = 0, .masked = masked_rows(j)};
-  for (; begin < end; begin += MAX_ROWS)
-    backward_sequence(j, id, begin, begin + MAX_ROWS < end ? begin + MAX_ROWS : end, &samples);
-  if (j->p[P_D_X]) flush_samples(j, &samples, id);
+  for (long row = w.begin; row < w.end; row += MAX_ROWS)
+    backward_sequence(j, &w, row, row + MAX_ROWS < w.end ? row + MAX_ROWS : w.end, &samples);
+  if (j->p[P_D_X]) flush_samples(j, &samples, &w);
   free(samples.masked);
 }
 
 void gw_backward(const int64_t *n, void *const *p, parallel_fn parallel) {
-  job j = {n, p};
-  parallel(backward_task, &j, n[N_THREADS]);
+  launch(backward_task, n, p, parallel);
 }
 #endif
 
@@ -599,8 +642,8 @@ static void pack_task(void *context, long id) {
 }
 
 void gw_pack(const int64_t *n, void *const *p, parallel_fn parallel) {
-  job j = {n, p};
-  parallel(pack_task, &j, n[K_THREADS]);
+  job j = {n, p, NULL};
+  parallel(pack_task, &j, n[K_THREADS], 0);
 }
 
 #if TRAINING
@@ -636,8 +679,8 @@ static void unpack_task(void *context, long id) {
 }
 
 void gw_unpack(const int64_t *n, void *const *p, parallel_fn parallel) {
-  job j = {n, p};
-  parallel(unpack_task, &j, n[U_THREADS]);
+  job j = {n, p, NULL};
+  parallel(unpack_task, &j, n[U_THREADS], 0);
 }
 #endif
 

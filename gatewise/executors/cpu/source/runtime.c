@@ -2,8 +2,8 @@
  *
  * gw_parallel(task, context, n) calls task(context, 0 … n-1) on up to n threads, the caller's
  * among them, and returns when all are done. Workers wait for the next call by spinning
- * briefly, then asleep. A second caller at the same time does its work alone, in order: tasks
- * never wait for each other. After fork the child starts with no workers.
+ * briefly, then asleep. A second caller at the same time does its work alone, in order; tasks that
+ * wait for each other ask for `together` and get 0 instead, with nothing run. After fork the child starts with no workers.
  */
 #include <pthread.h>
 #include <sched.h>
@@ -75,10 +75,14 @@ static void add_workers(long count) {
   pthread_attr_destroy(&detached);
 }
 
-void gw_parallel(task_fn task, void *context, long n) {
+int gw_parallel(task_fn task, void *context, long n, int together) {
   if (n > 1 && pthread_mutex_trylock(&caller) == 0) {
     const long want = n < MOST_WORKERS + 1 ? n : MOST_WORKERS + 1;
     if (workers < want - 1) add_workers(want - 1);
+    if (together && (workers < n - 1)) {
+      pthread_mutex_unlock(&caller);
+      return 0;
+    }
     current = task;
     current_context = context;
     tasks = n;
@@ -94,7 +98,9 @@ void gw_parallel(task_fn task, void *context, long n) {
       else sched_yield();
     }
     pthread_mutex_unlock(&caller);
-    return;
+    return 1;
   }
+  if (together && n > 1) return 0;
   for (long k = 0; k < n; k++) task(context, k);
+  return 1;
 }
