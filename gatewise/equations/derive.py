@@ -6,6 +6,8 @@ pre-activation, previous state and parameter. Every function application becomes
 a name, and each derivative is written in terms of values (σ' = σ(1-σ)), so the backward pass
 evaluates no function whose value was kept.
 
+Which edges carry a gradient is an argument (`cut`), see `edges`.
+
 What is kept: values and pre-activations the backward needs that cannot be had again from the
 previous states, the parameters and what is already kept. tanh(c_t) of an LSTM is computed
 again, its four gates are kept.
@@ -13,13 +15,14 @@ again, its four gates are kept.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import sympy
 
 from gatewise.equations.functions import _Symbolic
-from gatewise.equations.trace import Trace, symbol
+from gatewise.equations.trace import Trace, evaluate, symbol
 
 Assignment = tuple[str, sympy.Expr]
 
@@ -31,6 +34,13 @@ class Program:
     inputs: tuple[str, ...]
     body: tuple[Assignment, ...]
     outputs: tuple[Assignment, ...]  # name of the output, expression (usually a symbol)
+
+    def run(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """The outputs on tensors; a constant comes out as a number."""
+        known = dict(values)
+        for name, expr in self.body:
+            known[name] = evaluate(expr, known)
+        return {n: evaluate(e, known) for n, e in self.outputs}
 
     def __str__(self) -> str:
         lines = [f"{n} = {e}" for n, e in self.body]
@@ -47,16 +57,76 @@ class StepPrograms:
     kept_in_state: dict[str, str]  # value that is a new state already -> that state
 
 
+def edges(trace: Trace) -> tuple[str, ...]:
+    """The recurrent edges of a cell by name: those a learning rule may cut.
+
+    A fed-back state names the product U·state; a per-unit parameter names the product
+    p ∘ (previous state, or what is computed from it) inside a gate: a peephole, or the weight of
+    an element-wise recurrence. What is left when all are cut is the carousel: a state's own way
+    to its next value outside every gate.
+
+    >>> from gatewise.cells import PeepholeLSTM
+    >>> from gatewise.equations import trace
+    >>> edges(trace(PeepholeLSTM()))
+    ('h', 'peephole_input', 'peephole_forget', 'peephole_output')
+    """
+    if not trace.pointwise:  # its other passes hold no per-unit recurrent weights
+        return trace.feedback
+    values, _ = _hoist(trace.new_states, trace)
+    closed = _through_parameters(trace, values, trace.parameters)
+    found = {p for names in closed.values() for p in names}
+    return (*trace.feedback, *(p for p in trace.parameters if p in found))
+
+
+def check_cut(trace: Trace, cut: frozenset[str]) -> None:
+    """Raise ValueError where `cut` names what is no edge of the cell."""
+    unknown = cut - {*edges(trace)}
+    if unknown:
+        raise ValueError(
+            f"cut must name edges of {type(trace.cell).__name__} "
+            f"({', '.join(edges(trace)) or 'it has none'}), got {', '.join(sorted(unknown))}"
+        )
+
+
+def _through_parameters(
+    trace: Trace, values: list[Assignment], names: Iterable[str]
+) -> dict[str, tuple[str, ...]]:
+    """Value -> those of the parameters `names` whose product with a state is in its argument."""
+    accumulators = {symbol(a.name) for a in trace.accumulators}
+    recurrent = {symbol(f"{s}_prev") for s in trace.states}
+    found: dict[str, tuple[str, ...]] = {}
+    for name, expr in values:
+        arg, closed = expr.args[0], []
+        for p in map(symbol, (f"p_{p}" for p in names)):
+            factor = sympy.diff(arg, p).free_symbols
+            own = arg.xreplace({p: sympy.Integer(0)}).free_symbols & accumulators
+            if factor & recurrent and not factor & own:
+                closed.append(p.name[2:])
+        if closed:
+            found[name] = tuple(closed)
+        if arg.free_symbols & recurrent:
+            recurrent.add(symbol(name))
+    return found
+
+
 def derive(
-    trace: Trace, record: tuple[str, ...] = (), zoneout: tuple[str, ...] = ()
+    trace: Trace,
+    record: tuple[str, ...] = (),
+    zoneout: tuple[str, ...] = (),
+    cut: frozenset[str] = frozenset(),
 ) -> StepPrograms:
     """Both programs for a pointwise cell, with `record` as extra outputs of every step.
 
     States in `zoneout` keep a part of their previous value, given by an input keep_STATE:
     s = keep s_prev + (1 - keep) new_s.
+
+    `cut` names `edges` that carry no gradient: what they multiply counts as a constant. Those
+    named by a state lie outside the step (the executor leaves the product with U away); those
+    named by a parameter are left out of the derivatives here.
     """
     if not trace.pointwise:
         raise ValueError(f"{type(trace.cell).__name__} is not one pointwise pass over the units")
+    check_cut(trace, cut)
     states = dict(trace.new_states)
     for s in zoneout:
         keep = symbol(f"keep_{s}")
@@ -65,7 +135,7 @@ def derive(
     outputs = {f"new_{s}": e for s, e in states.items()}
     outputs |= {f"rec_{r}": signals[r] for r in record}
     values, hoisted = _hoist(outputs, trace)
-    gradients = _reverse(trace, values, hoisted)
+    gradients = _reverse(trace, values, hoisted, cut)
     fixed = (
         *(f"{s}_prev" for s in trace.states),
         *(f"p_{p}" for p in trace.parameters),
@@ -82,14 +152,14 @@ def derive(
         if v in mentioned and v in dict(values) and v not in dict(again)
     }
 
-    forward = _program(
+    forward = straight_line(
         (*(a.name for a in trace.accumulators), *fixed),
         values,
         hoisted | {f"save_{name}": symbol(name) for name in saved},
         prefix="t",
     )
     adjoints = tuple(f"d_{name}" for name in outputs)
-    backward = _program((*saved, *in_state, *fixed, *adjoints), again, gradients, prefix="u")
+    backward = straight_line((*saved, *in_state, *fixed, *adjoints), again, gradients, prefix="u")
     return StepPrograms(forward, backward, saved, in_state)
 
 
@@ -127,9 +197,19 @@ def _hoist(
 
 
 def _reverse(
-    trace: Trace, values: list[Assignment], outputs: dict[str, sympy.Expr]
+    trace: Trace,
+    values: list[Assignment],
+    outputs: dict[str, sympy.Expr],
+    cut: frozenset[str],
 ) -> dict[str, sympy.Expr]:
     """Derivatives of L by accumulators (g_a_…), previous states and parameters."""
+    closed = _through_parameters(trace, values, [p for p in trace.parameters if p in cut])
+
+    def inner(value: str, expr: sympy.Expr, leaf: str) -> sympy.Expr:
+        """The derivative of a value's argument; past a cut edge only the weight itself learns."""
+        away = {symbol(f"p_{p}"): 0 for p in closed.get(value, ()) if leaf != f"p_{p}"}
+        return sympy.diff(expr.args[0].xreplace(away), symbol(leaf))
+
     loss = sum((symbol(f"d_{n}") * e for n, e in outputs.items()), sympy.Integer(0))
     adjoint: dict[str, sympy.Expr] = {}
     # From the last value to the first: a value's adjoint is complete once every later value
@@ -138,16 +218,16 @@ def _reverse(
         name, _ = values[i]
         total = sympy.diff(loss, symbol(name))
         for later, expr in values[i + 1 :]:
-            slope = expr.fdiff().subs(expr, symbol(later)) * sympy.diff(expr.args[0], symbol(name))
+            slope = expr.fdiff().subs(expr, symbol(later)) * inner(later, expr, name)
             total += adjoint[later] * slope
         adjoint[name] = total
 
     def by(leaf: str) -> sympy.Expr:
         total = sympy.diff(loss, symbol(leaf))
         for name, expr in values:
-            inner = sympy.diff(expr.args[0], symbol(leaf))
-            if inner != 0:
-                total += adjoint[name] * expr.fdiff().subs(expr, symbol(name)) * inner
+            slope = inner(name, expr, leaf)
+            if slope != 0:
+                total += adjoint[name] * expr.fdiff().subs(expr, symbol(name)) * slope
         return sympy.factor_terms(total)  # (d_c + u) y rather than d_c y + u y
 
     gradients = {f"g_{a.name}": by(a.name) for a in trace.accumulators}
@@ -192,13 +272,16 @@ def _kept(
     return tuple(sorted(saved, key=order.index)), [(n, definition[n]) for n in again]
 
 
-def _program(
+def straight_line(
     inputs: tuple[str, ...],
     values: list[Assignment],
     outputs: dict[str, sympy.Expr],
     prefix: str,
 ) -> Program:
-    """Common subexpressions named once, in the order they are needed."""
+    """A program for `outputs`: common subexpressions named once, in the order they are needed.
+
+    `values` are the functions to evaluate, each under its name.
+    """
     targets = [e for _, e in values] + list(outputs.values())
     # Functions stay whole: cse sees their arguments only through `values`.
     temps, reduced = sympy.cse(targets, symbols=_numbered(prefix), order="canonical")

@@ -146,7 +146,9 @@ def _trace(cell: Cell) -> Trace:
 
 def _whole_numbers(expr: sympy.Expr) -> sympy.Expr:
     """1.0·x -> x: a constant gate then leaves no trace in the equations."""
-    return expr.xreplace({f: sympy.Integer(int(f)) for f in expr.atoms(sympy.Float) if f == int(f)})
+    return expr.xreplace(
+        {f: sympy.Integer(int(f)) for f in expr.atoms(sympy.Float) if float(f).is_integer()}
+    )
 
 
 def _check_symbols(cell: Cell, used: set[str], accumulators: list[Accumulator]) -> None:

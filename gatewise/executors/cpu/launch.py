@@ -44,6 +44,8 @@ def obstacles(request: Request) -> list[str]:
         )
     if request.weights.projection is not None:
         found.append("no kernel yet for a projection (proj_size)")
+    if request.cut:
+        found.append("no kernel yet for cut edges")
     if _transformed(request):
         found.append("torch.func transforms and forward-mode derivatives need the reference")
     if not found:
