@@ -7,6 +7,9 @@ from __future__ import annotations
 
 import os
 import platform
+import subprocess
+import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -155,9 +158,31 @@ def plot(timings: list[Timing], path: str | Path) -> None:
     write_figure(figure, path)
 
 
-def first_use(cell: str = "lstm") -> dict[str, float]:
-    """Seconds to derive, compile and load a cell's kernel, cold and from the cache.
+_PREPARE = """
+import sys
+from gatewise.cells import get_cell
+from gatewise.equations import trace
+from gatewise.executors.cpu import prepare
+print(prepare(trace(get_cell(sys.argv[1]))))
+"""
 
-    Empty where this version or this machine compiles none.
+
+def first_use(cell: str = "lstm") -> dict[str, float]:
+    """Seconds to derive, compile and load a cell's kernel: cold, and from the cache on disk.
+
+    Each in a process of its own. Empty where this machine compiles none.
     """
-    return {}
+    found = {}
+    with tempfile.TemporaryDirectory(prefix="gatewise-cache-") as cache:
+        for name in ("cold", "cached"):
+            done = subprocess.run(
+                [sys.executable, "-c", _PREPARE, cell],
+                env=os.environ | {"GATEWISE_CACHE": cache},
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+            if done.returncode:
+                return {}
+            found[name] = float(done.stdout)
+    return found

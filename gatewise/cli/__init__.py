@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import typer
 
 from gatewise.cli.app import BadInput, app
-from gatewise.cli.console import STOPPED
+from gatewise.cli.console import STOPPED, ReaderGone
 
 __all__ = ["main", "run"]
 
@@ -28,7 +28,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
         return stop.exit_code
     except (KeyboardInterrupt, typer.Abort):
         return STOPPED
-    except BrokenPipeError:
+    except ReaderGone:
         # The reader has gone; Python must not try to flush into the closed pipe at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0

@@ -139,14 +139,14 @@ def train(
             _cell(cell)
             if all(v is None for v in length.values()):
                 length["minutes"] = 2.0
-            words = level == "word"
+            most = 10_000 if vocabulary is None and level == "word" else vocabulary
             run = runs.begin(
                 out,
                 path,
                 level or "char",
                 runs.Architecture(**_given(architecture | {"cell": cell})),
                 runs.Settings(**_given(settings | length)),
-                vocabulary or (10_000 if words else None),
+                most,
                 executor,
             )
     _train(run, as_json)

@@ -107,10 +107,17 @@ def _signals(stop: Any) -> Iterator[list[int]]:
             signal.signal(number, old)
 
 
+class ReaderGone(Exception):
+    """Whoever read our stdout has closed it."""
+
+
 def write(text: str) -> None:
-    """Text to stdout at once, as it is."""
-    sys.stdout.write(text)
-    sys.stdout.flush()
+    """Text to stdout at once, as it is; raises ReaderGone where nobody reads any more."""
+    try:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise ReaderGone from None
 
 
 def cells_table(cells: list[dict[str, Any]]) -> Table:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from unicodedata import normalize
 
 import sympy
 from sympy.printing.latex import LatexPrinter
@@ -70,7 +71,10 @@ _LATEX = _Notation(
 
 def pretty(trace: Trace) -> Equations:
     """The equations as plain text (Unicode)."""
-    return _equations(trace, _TEXT, _Text(_names(trace, _TEXT)))
+    found = _equations(trace, _TEXT, _Text(_names(trace, _TEXT)))
+    return Equations(
+        *([normalize("NFC", line) for line in part] for part in (found.gates, found.states))
+    )  # one character per letter where there is one
 
 
 def describe(trace: Trace) -> str:

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.font_manager import findfont, get_font
 
 from gatewise.models.checkpoint import write_atomically
 
@@ -114,7 +115,9 @@ def _scale(values: torch.Tensor) -> dict[str, Any]:
 
 
 def _label(token: str) -> str:
+    font = get_font(findfont("monospace"))
     text = "".join(_VISIBLE.get(c, c) for c in token)
+    text = "".join(c if font.get_char_index(ord(c)) else "□" for c in text)
     return text.replace("$", r"\$")  # matplotlib would read it as mathematics
 
 

@@ -29,6 +29,7 @@ from gatewise.models.vocabulary import Vocabulary
 
 _MEASURED = range(5, 25)  # steps that are timed to turn minutes into steps; the first warm up
 _EVALUATION_BATCH = 64
+_EVALUATION_STREAM = 1000  # tokens at least: each stream begins with an empty state
 _EVALUATION_SHARE = 0.15  # of a time budget, at most, goes into evaluations
 _SAVE_EVERY = 60.0  # seconds; saving changes no number
 _FLOOR = 0.02  # of the peak learning rate, where the cosine ends
@@ -265,7 +266,8 @@ class Trainer:
     def score(self) -> Score:
         """How well the model predicts the held-out text, each token once, in parallel streams."""
         held = self._held_out
-        streams = Streams(held.ids, _EVALUATION_BATCH, self.settings.chunk)
+        batch = max(1, min(_EVALUATION_BATCH, len(held.ids) // _EVALUATION_STREAM))
+        streams = Streams(held.ids, batch, self.settings.chunk)
         self.model.eval()
         nats, state = 0.0, None
         with torch.no_grad():

@@ -69,6 +69,8 @@ class Vocabulary:
         """
         if level not in LEVELS:
             raise ValueError(f"level must be one of {', '.join(LEVELS)}, got {level!r}")
+        if max_size is not None and max_size < 2:
+            raise ValueError(f"max_size must be at least 2, got {max_size}")
         counts = Counter(_split(text, level))
         counts.pop(UNKNOWN, None)
         ranked = sorted(counts.items(), key=lambda item: (-item[1], item[0]))

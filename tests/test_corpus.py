@@ -1,0 +1,174 @@
+"""Text: vocabularies, what is read and held out, streams that lose nothing."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gatewise.models import Streams, Vocabulary, read_corpus
+from gatewise.models.corpus import IGNORED
+from gatewise.models.vocabulary import UNKNOWN
+
+SHAKESPEARE = Path(__file__).parents[1] / "../shared/data/tinyshakespeare/input.txt"
+TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters=UNKNOWN), min_size=1)
+
+
+@given(TEXT, st.sampled_from(["char", "word"]))
+def test_a_vocabulary_is_lossless_on_its_own_text(text: str, level: str) -> None:
+    vocabulary = Vocabulary.build(text, level)
+    assert vocabulary.decode(vocabulary.encode(text)) == text
+    assert vocabulary.unknown(text) == []
+    again = Vocabulary.from_json(json.loads(json.dumps(vocabulary.to_json())))
+    assert again == vocabulary
+
+
+def test_what_is_unknown_becomes_token_0() -> None:
+    vocabulary = Vocabulary.build("abc", "char")
+    assert vocabulary.tokens == (UNKNOWN, "a", "b", "c")
+    assert vocabulary.encode("a😀c\udc80").tolist() == [1, 0, 3, 0]
+    assert vocabulary.decode([1, 0, 3]) == f"a{UNKNOWN}c"
+    assert vocabulary.unknown("x😀ax") == ["x", "😀"]
+
+
+def test_words_take_their_space_along() -> None:
+    text = "the cat's mat, the <unk> cat \n no"
+    vocabulary = Vocabulary.build(text, "word")
+    tokens = [vocabulary.tokens[k] for k in vocabulary.encode(text).tolist()]
+    assert tokens == ["the", " cat's", " mat", ",", " the", " <unk>", " cat", " \n", " no"]
+
+
+def test_the_most_frequent_stay() -> None:
+    vocabulary = Vocabulary.build("aaabbcd", "char", max_size=3)
+    assert vocabulary.tokens == (UNKNOWN, "a", "b")
+    assert Vocabulary.build("aaabbcd", "char", min_count=2).tokens == (UNKNOWN, "a", "b")
+
+
+def test_unknown_text_is_charged_for_its_spelling() -> None:
+    vocabulary = Vocabulary.build("abc", "char")
+    found = vocabulary.measure("aéb😀")
+    assert found.characters == 3  # the first is given, not predicted
+    assert found.spelled_bits == 8 * (2 + 4)
+    words = Vocabulary.build("one two", "word").measure("one three two")
+    assert words.characters == len(" three two")
+    assert words.spelled_bits == 8 * len(" three")
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        None,
+        [],
+        {"level": "char"},
+        {"level": "char", "tokens": [1]},
+        {"level": "bytes", "tokens": [UNKNOWN]},
+        {"level": "char", "tokens": [UNKNOWN, "ab"]},
+        {"level": "char", "tokens": [UNKNOWN, "a", "a"]},
+        {"level": "char", "tokens": ["a"]},
+    ],
+)
+def test_a_damaged_vocabulary_is_refused(data: object) -> None:
+    with pytest.raises(ValueError):
+        Vocabulary.from_json(data)
+
+
+def test_the_tail_of_a_file_is_held_out(tmp_path: Path) -> None:
+    file = tmp_path / "a.txt"
+    text = "".join(chr(65 + k % 50) for k in range(1000))
+    file.write_text(text, "utf-8")
+    corpus = read_corpus(file, held_out=0.1)
+    assert corpus.train + corpus.held_out == text
+    assert len(corpus.held_out) == 100
+    assert len(read_corpus(file, held_out=0.5, max_held_out=30).held_out) == 30
+
+
+def test_whole_files_of_a_folder_are_held_out(tmp_path: Path) -> None:
+    for k in range(40):
+        (tmp_path / f"{k:02}.txt").write_text(f"file {k}\n" * 20)
+    corpus = read_corpus(tmp_path, held_out=0.1)
+    held = set(corpus.held_out.splitlines())
+    assert 3 <= len(held) <= 5
+    assert not held & set(corpus.train.splitlines())
+    assert read_corpus(tmp_path, held_out=0.1) == corpus
+    assert corpus.fingerprint == read_corpus(tmp_path, held_out=0.1).fingerprint
+
+
+def test_what_is_not_text_is_left_out_with_a_note(tmp_path: Path) -> None:
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "b.txt").write_bytes(b"\xff\xfe broken")
+    (tmp_path / "c.bin").write_bytes(b"ab\0cd")
+    (tmp_path / ".hidden").write_text("hidden")
+    (tmp_path / "empty").write_text(" \n")
+    (tmp_path / "sub" / "a.txt").write_text("first file, no line break")
+    (tmp_path / "sub" / "bom.txt").write_bytes("\ufeffsecond file é\n".encode())
+    (tmp_path / "sub" / "copy.txt").write_text("first file, no line break\n")
+    corpus = read_corpus(tmp_path, held_out=0.5)
+    lines = (corpus.train + corpus.held_out).splitlines()
+    assert sorted(lines) == ["first file, no line break", "second file é"]
+    assert any("b.txt, c.bin" in note for note in corpus.notes)
+    assert any("1 files that repeat" in note for note in corpus.notes)
+
+
+def test_a_cap_is_kept_and_told(tmp_path: Path) -> None:
+    for k in range(10):
+        (tmp_path / f"{k}.txt").write_text(str(k) * 99)
+    corpus = read_corpus(tmp_path, held_out=0.3, max_characters=500)
+    assert len(corpus.train) + len(corpus.held_out) == 500
+    assert corpus.notes == ["stopped at 500 characters: left out 5 files"]
+    corpus = read_corpus(tmp_path / "1.txt", held_out=0.5, max_characters=10)
+    assert corpus.train + corpus.held_out == "1" * 10
+
+
+def test_the_standard_library_needs_no_path() -> None:
+    corpus = read_corpus(None, max_characters=500_000)
+    assert "import " in corpus.train
+    assert 0.02 < len(corpus.held_out) / len(corpus.train) < 0.1
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [(b"", "too little text"), (b"a", "too little text"), (b"\xff\xff", "is not UTF-8 text")],
+)
+def test_files_that_cannot_be_learned_from(tmp_path: Path, content: bytes, message: str) -> None:
+    (tmp_path / "x").write_bytes(content)
+    with pytest.raises(ValueError, match=message):
+        read_corpus(tmp_path / "x")
+
+
+def test_a_missing_path_and_a_bad_share(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="no file or folder"):
+        read_corpus(tmp_path / "none")
+    with pytest.raises(ValueError, match="held_out must be between 0 and 1, got 1"):
+        read_corpus(tmp_path, held_out=1.0)
+    with pytest.raises(ValueError, match="too little text"):
+        read_corpus(tmp_path)
+
+
+@given(st.integers(2, 60), st.integers(1, 12), st.integers(1, 9))
+def test_every_prediction_is_made_exactly_once(tokens: int, batch: int, steps: int) -> None:
+    streams = Streams(torch.arange(tokens), batch, steps)
+    pairs: Counter[tuple[int, int]] = Counter()
+    chunks = list(streams.chunks())
+    assert len(chunks) == len(streams)
+    for inputs, targets in chunks:
+        assert inputs.shape == targets.shape
+        assert len(inputs) <= steps
+        live = targets != IGNORED
+        pairs.update(zip(inputs[live].tolist(), targets[live].tolist(), strict=True))
+    assert pairs == Counter((k, k + 1) for k in range(tokens - 1))
+    columns = torch.cat([y for _, y in chunks]).T
+    for column in columns:  # each stream is contiguous: a carried state is its true past
+        live = column[column != IGNORED]
+        assert torch.equal(live, torch.arange(live[0], live[0] + len(live)))
+
+
+@pytest.mark.skipif(not SHAKESPEARE.exists(), reason="../shared/data/tinyshakespeare is absent")
+def test_tinyshakespeare() -> None:
+    corpus = read_corpus(SHAKESPEARE)
+    assert len(corpus.train) + len(corpus.held_out) == 1_115_394
+    assert len(Vocabulary.build(corpus.train, "char")) == 65 + 1

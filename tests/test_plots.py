@@ -1,0 +1,65 @@
+"""Pictures: files that are whole, for every cell, and nothing left where drawing fails."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import matplotlib.image
+import pytest
+import torch
+
+from gatewise import benchmark
+from gatewise.models import LanguageModel, LanguageModelConfig, runs
+from gatewise.models.plots import plot_activity, plot_learning_curve
+
+HISTORY = [
+    {"step": 10.0, "train_bits_per_character": 4.0, "held_out_bits_per_character": 3.5},
+    {"step": 20.0, "train_bits_per_character": 3.0, "held_out_bits_per_character": 3.2},
+]
+
+
+def assert_picture(path: Path) -> None:
+    pixels = matplotlib.image.imread(path)
+    assert pixels.shape[0] > 300
+    assert pixels.shape[1] > 600
+    assert len(set(map(tuple, pixels[::7, ::7].reshape(-1, 4).tolist()))) > 5  # not blank
+    assert not list(path.parent.glob("*.tmp"))
+
+
+@pytest.mark.parametrize("points", [1, 2])
+def test_learning_curve(tmp_path: Path, points: int) -> None:
+    plot_learning_curve(HISTORY[:points], tmp_path / "curve.png", "title")
+    assert_picture(tmp_path / "curve.png")
+
+
+@pytest.mark.parametrize("cell", ["lstm", "gru", "rnn", "lstm-1997-blocks", "fgr"])
+def test_activity_of_any_cell(tmp_path: Path, cell: str) -> None:
+    config = LanguageModelConfig(9, cell, embedding_size=4, hidden_size=30, num_layers=2)
+    model = LanguageModel(config).eval()
+    tokens = torch.randint(9, (40,))
+    records = model.activity(tokens, runs.signal_names(model))
+    labels = ["a", "b", "\n", " ", "$", "漢", "\\", "_", "{"]
+    plot_activity([labels[k] for k in tokens.tolist()], records, tmp_path / "gates.png", "title")
+    assert_picture(tmp_path / "gates.png")
+
+
+def test_speed(tmp_path: Path) -> None:
+    timings = list(benchmark.compare(((3, 2, 4, 5),), seconds=0.0))
+    assert [t.work for t in timings] == ["forward", "training"]
+    assert all(t.ratio > 0 for t in timings)
+    benchmark.plot(timings, tmp_path / "speed.png")
+    assert_picture(tmp_path / "speed.png")
+
+
+def test_a_failure_leaves_the_old_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "curve.png"
+    plot_learning_curve(HISTORY, path, "title")
+    before = path.read_bytes()
+
+    def fail(*_: object) -> None:
+        raise OSError("disk full")
+
+    monkeypatch.setattr("gatewise.models.checkpoint.os.fsync", fail)
+    with pytest.raises(OSError, match="disk full"):
+        plot_learning_curve(HISTORY[:1], path, "another")
+    assert path.read_bytes() == before
