@@ -37,21 +37,32 @@ from tests.support import (
 )
 
 # (executor, dtype): the float64 reference is the judge and not among them.
-CANDIDATES = [
-    pytest.param("reference", torch.float32, id="reference-float32"),
-    pytest.param("cpu", torch.float32, id="cpu-float32"),
-    pytest.param("cpu", torch.float64, id="cpu-float64"),
-]
-OPTIONS = [
-    (),
-    ("lengths",),
-    ("resets",),
-    ("reverse",),
-    ("record",),
-    ("feedback_mask",),
-    ("zoneout",),
-    ("lengths", "resets", "reverse", "record", "feedback_mask", "zoneout"),
-]
+CANDIDATES = {
+    "reference-float32": ("reference", torch.float32),
+    "cpu-float32": ("cpu", torch.float32),
+    "cpu-float64": ("cpu", torch.float64),
+}
+EVERYTHING = ("lengths", "resets", "reverse", "record", "feedback_mask", "zoneout")
+# All but the last run on the same kernel; what is recorded and zoned out is compiled in, and
+# compiling is most of the time these tests take. So the combinations below are for cells that
+# differ most: plain, split gate, blocks with gate feedback, per-unit parameters.
+OPTIONS = [(), ("lengths",), ("resets",), ("reverse",), ("feedback_mask",), EVERYTHING]
+COMPILED_IN = [("record",), ("zoneout",), ("zoneout-eval", "lengths")]
+REPRESENTATIVES = ["lstm", "gru", "lstm-1997-blocks", "lstm-peephole"]
+
+
+def case(cell: str, candidate: str, chosen: tuple[str, ...]) -> object:
+    label = "everything" if chosen == EVERYTHING else "+".join(chosen) or "plain"
+    return pytest.param(cell, *CANDIDATES[candidate], chosen, id=f"{cell}-{candidate}-{label}")
+
+
+CASES = [
+    case(cell, candidate, chosen)
+    for cell in REGISTRY
+    for candidate in CANDIDATES
+    for chosen in OPTIONS
+    if chosen != EVERYTHING or candidate != "cpu-float64" or cell in REPRESENTATIVES
+] + [case(cell, "cpu-float32", chosen) for cell in REPRESENTATIVES for chosen in COMPILED_IN]
 SHAPES = [
     # steps, batch, inputs, hidden: below, at and beyond whole vectors and tiles
     (1, 1, 1, 1),
@@ -71,8 +82,8 @@ def executor(name: str) -> Callable[[Request], Result]:
     """
 
     def execute(request: Request) -> Result:
-        obstacles = tuple(cpu.obstacles(request))
-        if name == "cpu" and obstacles:
+        obstacles = tuple(cpu.obstacles(request)) if name == "cpu" else ()
+        if obstacles:
             chosen = choose(request)
             assert chosen.executor == "reference"
             assert chosen.reasons == obstacles
@@ -95,15 +106,13 @@ def check(p: Problem, name: str, dtype: torch.dtype) -> None:
     assert_close(gradients, slopes, GRADIENT[dtype] * looseness(p), "gradient by ")
 
 
-@pytest.mark.parametrize("chosen", OPTIONS, ids=lambda o: "+".join(o) or "plain")
-@pytest.mark.parametrize(("name", "dtype"), CANDIDATES)
-@pytest.mark.parametrize("cell", REGISTRY)
+@pytest.mark.parametrize(("cell", "name", "dtype", "chosen"), CASES)
 def test_options(cell: str, name: str, dtype: torch.dtype, chosen: tuple[str, ...]) -> None:
     check(options(problem(cell), *chosen), name, dtype)
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=lambda s: "x".join(map(str, s)))
-@pytest.mark.parametrize(("name", "dtype"), CANDIDATES)
+@pytest.mark.parametrize(("name", "dtype"), CANDIDATES.values(), ids=CANDIDATES)
 @pytest.mark.parametrize("cell", REGISTRY)
 def test_shapes(cell: str, name: str, dtype: torch.dtype, shape: tuple[int, int, int, int]) -> None:
     steps, batch, inputs, hidden = shape
@@ -111,21 +120,23 @@ def test_shapes(cell: str, name: str, dtype: torch.dtype, shape: tuple[int, int,
         # One normalised input, or unit, does not depend on its own size: gradients are zero up
         # to rounding and have no relative error.
         inputs, hidden = max(inputs, 2), max(hidden, 2)
-    check(problem(cell, steps, batch, inputs, hidden), name, dtype)
+    # Seed 3: at 1x1x1x1 the one unit does not saturate (see support.problem).
+    check(problem(cell, steps, batch, inputs, hidden, seed=3), name, dtype)
 
 
-@pytest.mark.parametrize("chosen", [(), OPTIONS[-1]], ids=["plain", "everything"])
-@pytest.mark.parametrize(("name", "dtype"), CANDIDATES)
-@pytest.mark.parametrize("cell", REGISTRY)
-def test_inference_equals_training(
-    cell: str, name: str, dtype: torch.dtype, chosen: tuple[str, ...]
-) -> None:
-    """Without gradients another kernel may run, one that keeps nothing for a backward pass."""
-    p = options(problem(cell, batch=5), *chosen, "zoneout-eval")
+@pytest.mark.parametrize(
+    ("cell", "chosen"),
+    [(cell, ()) for cell in REGISTRY]
+    + [(cell, (*EVERYTHING[:-1], "zoneout-eval")) for cell in REPRESENTATIVES],
+    ids=lambda v: v if isinstance(v, str) else "everything" if v else "plain",
+)
+def test_inference(cell: str, chosen: tuple[str, ...]) -> None:
+    """Without gradients another kernel runs, one that keeps nothing for a backward pass."""
+    p = options(problem(cell, batch=5), *chosen)
     with torch.no_grad():
-        actual = named(executor(name)(p.cast(dtype).request()))
+        actual = named(executor("cpu")(p.cast(torch.float32).request()))
         expected = named(reference.run(p.request()))
-    assert_close(actual, expected, FORWARD[dtype] * looseness(p))
+    assert_close(actual, expected, FORWARD[torch.float32] * looseness(p))
 
 
 @pytest.mark.parametrize("cell", REGISTRY)
@@ -139,7 +150,7 @@ def test_without_bias(cell: str) -> None:
     batch=st.integers(0, 9),
     inputs=st.integers(1, 9),
     hidden=st.integers(1, 40),
-    chosen=st.sets(st.sampled_from(["lengths", "resets", "reverse", "record", "feedback_mask"])),
+    chosen=st.sets(st.sampled_from(["lengths", "resets", "reverse", "feedback_mask"])),
 )
 def test_any_shape_and_options(
     cell: str, steps: int, batch: int, inputs: int, hidden: int, chosen: set[str]
@@ -189,7 +200,7 @@ def _a_compiler_is_there() -> bool:
 @pytest.mark.parametrize("cell", REGISTRY)
 def test_pointwise_cells_have_a_kernel_for_every_option(cell: str) -> None:
     """Guards the tests above: without it, a kernel that refuses everything would pass them."""
-    p = options(problem(cell), *OPTIONS[-1]).cast(torch.float32)
+    p = options(problem(cell), *EVERYTHING).cast(torch.float32)
     if p.layout.trace.pointwise:
         assert cpu.obstacles(p.request()) == []
         assert choose(p.request(), strict=True).executor == "cpu"
