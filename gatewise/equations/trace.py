@@ -9,6 +9,7 @@ Symbols (all real, one number per unit):
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
@@ -56,7 +57,7 @@ class Trace:
     signals: dict[str, sympy.Expr]  # what can be recorded: states, gates, extra values
     late_sources: dict[str, sympy.Expr]  # accumulator name -> the value its U multiplies
 
-    @property
+    @functools.cached_property
     def pointwise(self) -> bool:
         """True where one pass over the units suffices: no mean over units, no late gate."""
         everything = [*self.new_states.values(), *self.signals.values()]

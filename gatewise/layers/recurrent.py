@@ -7,7 +7,7 @@ L = layers, D = directions (1, or 2 if bidirectional), N = size of a state or si
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -21,6 +21,9 @@ from gatewise.layers import check, masks, stack
 from gatewise.layers.border import Batch, read_input
 from gatewise.layers.initialise import Init, initialise
 from gatewise.layers.state import check_state, make_state, read_state
+
+if TYPE_CHECKING:
+    from gatewise.layers.stepper import Stepper
 
 
 class Recurrent(nn.Module):
@@ -242,6 +245,12 @@ class Recurrent(nn.Module):
             eager: Any = torch.compiler.disable(self._run)
             return eager(*call)
         return self._run(*call)
+
+    def stream(self, batch: int = 1, threads: int = 1) -> Stepper:
+        """This layer one step at a time: `y_t = stepper(x_t)`; see `Stepper`."""
+        from gatewise.layers.stepper import Stepper  # which itself needs this class
+
+        return Stepper(self, batch, threads)
 
     def dry_run(
         self,

@@ -37,10 +37,18 @@ def _text(name: str) -> str:
 
 
 @functools.cache
-def parallel() -> ctypes.c_void_p:
-    """The address of the thread pool's entry (runtime.c)."""
+def runtime() -> ctypes.CDLL:
+    """The thread pool (runtime.c), one for the process."""
     lib = toolchain.library("runtime " + _text("runtime.c"), lambda: _text("runtime.c"))
-    return ctypes.cast(lib.gw_parallel, ctypes.c_void_p)
+    lib.gw_chain.argtypes = [ctypes.c_long, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p]
+    lib.gw_chain.restype = None
+    return lib
+
+
+@functools.cache
+def parallel() -> ctypes.c_void_p:
+    """The address of the pool's entry, which every kernel takes."""
+    return ctypes.cast(runtime().gw_parallel, ctypes.c_void_p)
 
 
 _kernels: dict[tuple[object, ...], Kernel | str] = {}

@@ -16,7 +16,7 @@
  *   state[s] [T, B, P] or [B, P] (step 0)      written: the state after each step; the second
  *            form, overwritten in place, serves a state nobody reads again
  *   first[s] [B, P]  initial state             read
- *   last[s]  [B, P]  state after a row's last step  written
+ *   last[s]  [B, P]  state after a row's last step  written; null where nobody asks
  *   kept     [T, B, W*P], W = max(NSAVE, NG)   forward writes kept values, backward replaces
  *            them by the derivatives of the NG accumulators
  *   record   [NR][T, B, P]                     written by forward; backward reads gradients
@@ -297,7 +297,7 @@ static void forward_sequence(const job *j, part *w, long begin, long end, real *
     if (s.count) forward_step(j, &s, t, w->from, w->to);
     meet(j, w);
   }
-  if (w->from > 0) return; /* after the last meeting one thread copies for all */
+  if (w->from > 0 || !j->p[P_LAST]) return; /* one thread copies for all */
   const int64_t *lengths = j->p[P_LENGTHS];
   for (long row = begin; row < end; row++) {
     const long length = lengths ? lengths[row] : steps;

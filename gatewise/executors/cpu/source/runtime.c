@@ -104,3 +104,11 @@ int gw_parallel(task_fn task, void *context, long n, int together) {
   for (long k = 0; k < n; k++) task(context, k);
   return 1;
 }
+
+/* One call for a stack of layers: kernel k reads what kernel k-1 wrote. */
+typedef void (*kernel_fn)(const int64_t *, void *const *, int (*)(task_fn, void *, long, int));
+
+void gw_chain(long count, const kernel_fn *kernels, const int64_t *const *numbers,
+              void *const *const *pointers) {
+  for (long k = 0; k < count; k++) kernels[k](numbers[k], pointers[k], gw_parallel);
+}

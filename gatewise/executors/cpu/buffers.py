@@ -1,0 +1,216 @@
+"""The buffers of one call of a kernel: what the C functions take, as tensors.
+
+Shapes: T = time, B = batch, I = input size, H = hidden units, P = H padded to whole vectors,
+F = fed-back states, A = accumulators (gates, a split gate counting twice).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.nn.functional import pad
+
+from gatewise.equations.layout import Weights
+from gatewise.equations.trace import Trace
+from gatewise.executors import reference
+from gatewise.executors.cpu.kernel import Kernel, parallel
+from gatewise.executors.request import Request
+
+# Below this many multiplications a second thread costs more than it brings (some 40 µs).
+_PARALLEL_FROM = 1_000_000
+# Few rows: threads share the units instead, and meet once a step, which costs some 0.3 µs.
+_SPLIT_FROM = 60_000  # multiplications a step
+
+
+@functools.lru_cache(maxsize=64)
+def _zeros(padded: int, dtype: torch.dtype) -> torch.Tensor:
+    return torch.zeros(padded, dtype=dtype)
+
+
+@dataclass
+class Call:
+    """The buffers of one forward call; backward reads them again."""
+
+    request: Request
+    kernel: Kernel
+    x: torch.Tensor  # [T, B, I], last stride 1
+    padded: int
+    threads: int
+    numbers: list[int]
+    pointers: list[int]
+    hold: list[Any]  # tensors the pointers point into
+    states: list[torch.Tensor]  # [T, B, P], or [B, P] where no history is needed
+    first: list[torch.Tensor]  # [B, P]
+    kept: torch.Tensor | None
+    packed_t: torch.Tensor | None
+
+
+def padded_units(hidden: int, made: Kernel) -> int:
+    """`hidden` rounded up to whole vectors."""
+    return -(-hidden // made.lanes) * made.lanes
+
+
+def padded_rows(t: torch.Tensor, padded: int) -> torch.Tensor:
+    """[..., N] as contiguous rows of `padded` numbers, zeros at the end."""
+    t = t.detach()
+    if t.shape[-1] != padded:
+        t = pad(t, (0, padded - t.shape[-1]))
+    return t.contiguous()
+
+
+def pointer(t: torch.Tensor | None) -> int:
+    """The address of a tensor's first number; 0 (null in C) for None."""
+    return 0 if t is None else t.data_ptr()
+
+
+def invoke(function: Any, numbers: list[int], pointers: list[int]) -> None:
+    """Call a C function with its argument lists and the thread pool."""
+    n = (ctypes.c_int64 * len(numbers))(*numbers)
+    p = (ctypes.c_void_p * len(pointers))(*pointers)
+    function(n, p, parallel())
+
+
+def pack(
+    made: Kernel, trace: Trace, w: Weights, padded: int, threads: int, training: bool
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None, torch.Tensor]:
+    """Weights as the kernel reads them: panels for x, for h, transposed, and one bias."""
+    inputs, hidden = w.weight_ih.shape[1], w.weight_ih.shape[0] // len(trace.gates)
+    from_x = sum(a.from_input for a in trace.accumulators)
+    from_h = sum(a.from_feedback for a in trace.accumulators)
+    fed = len(trace.feedback)
+    new = functools.partial(torch.empty, dtype=w.weight_ih.dtype)
+    packed_x = new(padded * inputs * from_x)
+    packed_h = new(padded * fed * hidden * from_h)
+    packed_t = new(fed * padded * from_h * hidden) if training else None
+    bias = new(len(trace.accumulators), padded)
+    raw = [
+        None if t is None else t.detach().contiguous()
+        for t in (w.weight_ih, w.weight_hh, w.bias_ih, w.bias_hh)
+    ]
+    invoke(
+        made.pack,
+        [threads, inputs, hidden, padded],
+        [pointer(t) for t in (*raw, packed_x, packed_h, packed_t, bias)],
+    )
+    return packed_x, packed_h, packed_t, bias
+
+
+def _share(products: int, steps: int, batch: int, vectors: int) -> tuple[int, bool]:
+    """How many threads, and whether they split the units (few rows) or the rows."""
+    threads = torch.get_num_threads()
+    if threads == 1 or products < _PARALLEL_FROM:
+        return 1, False
+    if batch < 2 * threads and products >= _SPLIT_FROM * steps and vectors >= threads:
+        return threads, True
+    return min(threads, batch), False
+
+
+def _prepare(request: Request, made: Kernel) -> Call:
+    trace, w = request.trace, request.weights
+    training = made.backward is not None
+    x = request.x.detach()
+    if x.stride(-1) != 1 and x.shape[-1] != 1:
+        x = x.contiguous()
+    steps, batch, inputs = x.shape
+    hidden = w.weight_ih.shape[0] // len(trace.gates)
+    padded = padded_units(hidden, made)
+    accumulators = len(trace.accumulators)
+    products = steps * batch * accumulators * hidden * (inputs + hidden)
+    threads, split = _share(products, steps, batch, padded // made.lanes)
+
+    new = functools.partial(
+        torch.zeros if request.lengths is not None else torch.empty, dtype=x.dtype
+    )
+    packed_x, packed_h, packed_t, bias = pack(
+        made, request.trace, request.weights, padded, threads, training
+    )
+    states = [new(*((steps,) if history else ()), batch, padded) for history in made.history]
+    first = [padded_rows(request.state[s], padded) for s in trace.states]
+    last = [torch.empty(batch, padded, dtype=x.dtype) for _ in trace.states]
+    records = [new(steps, batch, padded) for _ in request.record]
+    kept = torch.empty(steps, batch, made.width * padded, dtype=x.dtype) if training else None
+    params = per_unit(w, padded)
+    resets = None if request.resets is None else request.resets.contiguous()
+    lengths = None if request.lengths is None else request.lengths.to(torch.int64).contiguous()
+    mask = None if request.feedback_mask is None else request.feedback_mask.detach().contiguous()
+    zero = _zeros(padded, x.dtype)
+    keep = [_keep(request, s, padded) for s in trace.states]
+
+    numbers = [
+        steps,
+        batch,
+        inputs,
+        hidden,
+        padded,
+        int(request.reverse),
+        threads,
+        int(split),
+        x.stride(0),
+        x.stride(1),
+        *(batch * padded if history else 0 for history in made.history),
+    ]
+    hold = [
+        x,
+        packed_x,
+        packed_h,
+        bias,
+        params,
+        kept,
+        resets,
+        lengths,
+        mask,
+        zero,
+        *keep,
+        *first,
+        *states,
+        *last,
+        *records,
+    ]
+    return Call(
+        request,
+        made,
+        x,
+        padded,
+        threads,
+        numbers,
+        [pointer(t) for t in hold],
+        hold,
+        states,
+        first,
+        kept,
+        packed_t,
+    )
+
+
+def per_unit(w: Weights, padded: int) -> torch.Tensor | None:
+    """The per-unit parameters as the kernel reads them, [NP, P]."""
+    if not w.parameters:
+        return None
+    return torch.stack([padded_rows(v, padded) for v in w.parameters.values()])
+
+
+def _keep(request: Request, state: str, padded: int) -> torch.Tensor | None:
+    """How much of the previous `state` stays, [T, B, P]; None where it is not zoned out."""
+    if request.zoneout is None or state not in request.zoneout.probability:
+        return None
+    steps, batch, _ = request.x.shape
+    masks = reference.zoneout_masks(request)
+    return padded_rows(masks[state].expand(steps, batch, request.state[state].shape[-1]), padded)
+
+
+def forward(request: Request, made: Kernel) -> tuple[tuple[torch.Tensor, ...], Call]:
+    """Run the kernel: (output, final states …, records …) and the buffers of the call."""
+    call = _prepare(request, made)
+    invoke(made.forward, call.numbers, call.pointers)
+    count, hidden = len(request.trace.states), request.state[request.trace.output].shape[-1]
+    records = len(request.record)
+    last = call.hold[len(call.hold) - records - count : len(call.hold) - records]
+    signals = call.hold[len(call.hold) - records :]
+    tensors = (call.states[0], *last, *signals)
+    if call.padded != hidden:
+        tensors = tuple(t[..., :hidden].contiguous() for t in tensors)
+    return tensors, call

@@ -1,0 +1,136 @@
+"""One step at a time: a stack of layers whose buffers are made once and used for every step.
+
+The kernel is the one of whole sequences, called with T = 1; what a call would prepare anew
+(packed weights, buffers, argument lists) is kept. Two sets of argument lists take turns: what
+one step writes is what the next one reads.
+
+Shapes: B = batch, I = input size, H = hidden units, P = H padded to whole vectors.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from gatewise.equations.layout import Weights
+from gatewise.equations.trace import Trace
+from gatewise.executors.cpu.buffers import pack, padded_units, per_unit
+from gatewise.executors.cpu.kernel import Kernel, kernel, parallel, runtime
+
+
+@dataclass
+class _Layer:
+    """One layer's kernel and the buffers it owns."""
+
+    trace: Trace
+    kernel: Kernel
+    hidden: int
+    padded: int
+    weights: list[torch.Tensor | None]  # packed_x, packed_h, bias, per-unit parameters
+    states: list[list[torch.Tensor]]  # [parity][state]: [B, P]
+
+
+class CompiledStack:
+    """`layers` of (trace, weights), run one step per call on `batch` rows.
+
+    Raises ValueError where a layer has no kernel.
+    """
+
+    def __init__(
+        self,
+        layers: Sequence[tuple[Trace, Weights]],
+        batch: int,
+        dtype: torch.dtype,
+        threads: int = 1,
+    ) -> None:
+        self.batch, self.dtype, self.threads = batch, dtype, threads
+        self._layers = [self._make_layer(t, w) for t, w in layers]
+        self.inputs = layers[0][1].weight_ih.shape[1]
+        self._parity = 0
+        self.load(layers)
+
+    def _make_layer(self, trace: Trace, weights: Weights) -> _Layer:
+        made = kernel(trace, self.dtype, training=False)
+        if isinstance(made, str):
+            raise ValueError(made)
+        hidden = weights.weight_ih.shape[0] // len(trace.gates)
+        padded = padded_units(hidden, made)
+        states = [
+            [torch.zeros(self.batch, padded, dtype=self.dtype) for _ in trace.states]
+            for _ in range(2)
+        ]
+        return _Layer(trace, made, hidden, padded, [], states)
+
+    def load(self, layers: Sequence[tuple[Trace, Weights]]) -> None:
+        """Pack the weights (again, after they changed)."""
+        for layer, (trace, weights) in zip(self._layers, layers, strict=True):
+            packed_x, packed_h, _, bias = pack(
+                layer.kernel, trace, weights, layer.padded, 1, training=False
+            )
+            layer.weights = [packed_x, packed_h, bias, per_unit(weights, layer.padded)]
+        self._bind()
+
+    def _bind(self) -> None:
+        """Argument lists of both parities, and the lists of lists that the chain takes."""
+        self._numbers = [self._numbers_of(k) for k in range(len(self._layers))]
+        self._pointers = [
+            [self._pointers_of(k, parity) for k in range(len(self._layers))] for parity in (0, 1)
+        ]
+        count = len(self._layers)
+        many = ctypes.c_void_p * count
+        self._functions = many(
+            *(ctypes.cast(lr.kernel.forward, ctypes.c_void_p).value for lr in self._layers)
+        )
+        self._number_lists = many(*(ctypes.addressof(n) for n in self._numbers))
+        self._pointer_lists = [
+            many(*(ctypes.addressof(p) for p in self._pointers[parity])) for parity in (0, 1)
+        ]
+        self._chain = runtime().gw_chain
+        parallel()
+
+    def _numbers_of(self, k: int) -> ctypes.Array[ctypes.c_int64]:
+        layer = self._layers[k]
+        below = self._layers[k - 1] if k else None
+        inputs = below.hidden if below else self.inputs
+        stride = below.padded if below else self.inputs
+        numbers = [1, self.batch, inputs, layer.hidden, layer.padded, 0, self.threads]
+        numbers += [int(self.threads > 1), 0, stride, *(0 for _ in layer.trace.states)]
+        return (ctypes.c_int64 * len(numbers))(*numbers)
+
+    def _pointers_of(self, k: int, parity: int) -> ctypes.Array[ctypes.c_void_p]:
+        """Arguments of layer k where this step writes the states of `parity`."""
+        layer = self._layers[k]
+        x = self._layers[k - 1].states[parity][0].data_ptr() if k else 0  # 0: set at each step
+        packed_x, packed_h, bias, param = (0 if t is None else t.data_ptr() for t in layer.weights)
+        none = [0] * len(layer.trace.states)
+        first = [t.data_ptr() for t in layer.states[1 - parity]]
+        state = [t.data_ptr() for t in layer.states[parity]]
+        # kept, resets, lengths, mask and zero are of no use in a single step
+        pointers = [x, packed_x, packed_h, bias, param, 0, 0, 0, 0, 0, *none, *first, *state, *none]
+        return (ctypes.c_void_p * len(pointers))(*pointers)
+
+    def step(self, x: torch.Tensor) -> torch.Tensor:
+        """x [B, I] (contiguous, of the stack's dtype) to the last layer's output [B, H]."""
+        parity = self._parity
+        self._pointers[parity][0][0] = x.data_ptr()
+        self._chain(
+            len(self._layers), self._functions, self._number_lists, self._pointer_lists[parity]
+        )
+        self._parity = 1 - parity
+        last = self._layers[-1]
+        output = last.states[parity][0]
+        return output.clone() if last.padded == last.hidden else output[:, : last.hidden].clone()
+
+    def states(self) -> list[dict[str, torch.Tensor]]:
+        """The latest states of each layer, name -> [B, H]: views that the next steps change."""
+        parity = 1 - self._parity
+        return [
+            {
+                name: t[:, : layer.hidden]
+                for name, t in zip(layer.trace.states, layer.states[parity], strict=True)
+            }
+            for layer in self._layers
+        ]
