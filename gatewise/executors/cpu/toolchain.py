@@ -196,17 +196,24 @@ def _compile(compiler: Compiler, text: str, path: Path) -> str | None:
         source.write_text(text, encoding="utf-8")
         error = compiler.compile(source, target)
         if error is None:
+            seal = Path(work) / "kernel.sha256"
+            seal.write_text(hashlib.sha256(target.read_bytes()).hexdigest())
+            os.replace(seal, path.with_suffix(".sha256"))
             os.replace(target, path)
         return error
 
 
 def _load(path: Path) -> ctypes.CDLL | None:
-    if not path.exists():
-        return None
+    """The library at `path`, if it is there and whole.
+
+    Loading one that was cut short, by a full disk say, would end the process.
+    """
     try:
+        sealed = path.with_suffix(".sha256").read_text()
+        if hashlib.sha256(path.read_bytes()).hexdigest() != sealed:
+            return None
         return ctypes.CDLL(str(path))
     except OSError:
-        path.unlink(missing_ok=True)  # cut short by a full disk, say: compile it again
         return None
 
 

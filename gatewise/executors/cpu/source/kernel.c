@@ -46,6 +46,7 @@ typedef int (*parallel_fn)(task, void *, long, int together);
 /* The backward product has one accumulator per vector of fed-back units. */
 #define BACK_UNITS 4
 #define BACK_ROWS (BUDGET / BACK_UNITS)
+#define PAIR_ROWS (BUDGET / 2 > 8 ? 8 : BUDGET / 2)
 
 /* Arguments, in the order of launch.py. */
 enum { N_STEPS, N_BATCH, N_INPUTS, N_UNITS, N_PADDED, N_REVERSE, N_THREADS, N_SPLIT, N_X_STEP, N_X_ROW,
@@ -245,7 +246,8 @@ INLINE void forward_tile(const job *j, const step_rows *s, long t, long i0, cons
   case (most) == 1 || (most) == 2 || (most) == 4 ? -1 : (most): CALL(most); break; \
   case 1: CALL(1); break;                              \
   case 2: if ((most) >= 2) CALL(2); break;             \
-  case 4: if ((most) >= 4) CALL(4); break;
+  case 4: if ((most) >= 4) CALL(4); break;             \
+  default: __builtin_trap(); /* tile_rows() gives no other */
 
 static void forward_tall(const job *j, const step_rows *s, long t, long i0, long mr, long vector) {
 #define CALL(m) forward_tile(j, s, t, i0, m, vector, TALL_UNITS)
@@ -423,7 +425,7 @@ static void backward_wide(const job *j, const step_rows *s, long t, int f, long 
 static void backward_pair(const job *j, const step_rows *s, long t, int f, long i0, long mr,
                           long vector) {
 #define CALL(m) backward_tile(j, s, t, f, i0, m, vector, 2)
-  switch (mr) { EACH_ROW_COUNT(8, CALL) }
+  switch (mr) { EACH_ROW_COUNT(PAIR_ROWS, CALL) }
 #undef CALL
 }
 
@@ -433,8 +435,6 @@ static void backward_single(const job *j, const step_rows *s, long t, int f, lon
   switch (mr) { EACH_ROW_COUNT(8, CALL) }
 #undef CALL
 }
-
-#define PAIR_ROWS (BUDGET / 2 > 8 ? 8 : BUDGET / 2)
 
 static void backward_product(const job *j, const step_rows *s, long t, long from, long vectors) {
   for (int f = 0; f < NF; f++)
