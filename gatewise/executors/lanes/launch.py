@@ -1,0 +1,355 @@
+"""Small networks in lanes: their weights, running given sequences, training on a task.
+
+Shapes: N networks, G groups of L lanes (N <= G·L), T steps, B sequences, I inputs, O outputs.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from gatewise.executors.cpu import toolchain
+from gatewise.executors.lanes.generate import Network, source
+from gatewise.executors.lanes.task import Buffers, Sequences, Task, doubles
+
+MEASURES = ("squared", "absolute")
+_DTYPES = (torch.float32, torch.float64)
+
+
+@dataclass(frozen=True)
+class Criterion:
+    """When a network has learnt its task; judged after each sequence over the last `window`.
+
+    A sequence is wrong if any judged |t_k - y_k| exceeds `tolerance`. The criterion is met when
+    at most `most_wrong` are wrong and the mean error (squared or absolute, over judged steps and
+    outputs) is below `error`.
+    """
+
+    tolerance: float
+    window: int = 2000
+    most_wrong: int = 0
+    error: float = float("inf")
+    measure: str = "squared"
+
+    def __post_init__(self) -> None:
+        if self.window < 1:
+            raise ValueError(f"window must be positive, got {self.window}")
+        if self.most_wrong < 0:
+            raise ValueError(f"most_wrong must be zero or positive, got {self.most_wrong}")
+        if self.measure not in MEASURES:
+            raise ValueError(f"measure must be one of {', '.join(MEASURES)}, got {self.measure!r}")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What given sequences came to, by network and sequence [N, B]."""
+
+    outputs: torch.Tensor  # [N, T, B, O], zero at steps that do not exist
+    worst: torch.Tensor  # largest judged |t - y|
+    squared: torch.Tensor  # sum of judged (t - y)²
+    absolute: torch.Tensor  # sum of judged |t - y|
+
+
+class Lanes:
+    """N independent networks of one kind, each with its own weights, data and learning rate.
+
+    Args:
+        network: what each of them is.
+        count: N.
+        rate: α of every network, or N of them.
+        task: what to train on; without one the networks run given sequences only.
+        criterion: when to stop training a network.
+        seed: of the task's random numbers; network k draws from stream `stream + k`.
+        stream: see seed.
+        dtype: torch.float32 or torch.float64.
+
+    Every weight starts at zero: `load`, `draw`.
+
+    Raises:
+        ValueError: a size out of range, or a task of another shape than the network's.
+        NoCompilerError: there is no C compiler.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        count: int,
+        rate: float | Sequence[float],
+        task: Task | None = None,
+        criterion: Criterion | None = None,
+        seed: int = 0,
+        stream: int = 0,
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        if count < 1:
+            raise ValueError(f"count must be positive, got {count}")
+        if dtype not in _DTYPES:
+            raise ValueError(f"dtype must be float32 or float64, got {dtype}")
+        if task is not None:
+            _check_task(network, task)
+        self.network, self.count, self.task = network, count, task
+        self.criterion = criterion or Criterion(tolerance=0.0)
+        self.seed, self.stream, self.dtype = seed, stream, dtype
+        text = source(network, dtype, task.code if task else "")
+        self._lib = toolchain.library(text, lambda: text)
+        for name in ("gw_lanes", "gw_steps", "gw_train"):
+            if hasattr(self._lib, name):
+                getattr(self._lib, name).restype = ctypes.c_int64
+        self.lanes = int(self._lib.gw_lanes())
+        self.groups = -(-count // self.lanes)
+        self._allocate()
+        rates = [rate] * count if isinstance(rate, int | float) else list(rate)
+        if len(rates) != count:
+            raise ValueError(f"rate must be one number or {count}, got {len(rates)}")
+        self.rates = torch.zeros(self.groups * self.lanes, dtype=dtype)
+        self.rates[:count] = torch.tensor(rates, dtype=dtype)
+
+    def _allocate(self) -> None:
+        n, t, lanes = self.network, self.network.trace, self.lanes
+        rows, sources = sum(n.rows(a.gate) for a in t.accumulators), n.inputs + n.fed_back + 1
+        head = n.inputs * n.head_inputs + n.units + 1
+        carried, traced = len(n.local.carried), len(t.accumulators)
+
+        def zeros(*shape: int) -> torch.Tensor:
+            return torch.zeros(*shape, lanes, dtype=self.dtype)
+
+        # Per group: what is kept.
+        self._weight = zeros(self.groups, sources, rows)
+        self._param = zeros(self.groups, max(1, len(t.parameters)), n.units)
+        self._head = zeros(self.groups, head, n.outputs)
+        # Scratch, shared by the groups, which run one after another.
+        self._scratch = [
+            zeros(n.units * max(1, traced * carried), sources),
+            zeros(n.units * max(1, len(t.parameters) * carried)),
+            zeros(sources, rows),
+            zeros(max(1, len(t.parameters)), n.units),
+            zeros(head, n.outputs),
+        ]
+        total = self.groups * lanes
+        self.number = torch.zeros(total, dtype=torch.int64)  # sequences drawn so far
+        self.met = torch.zeros(total, dtype=torch.int64)  # sequences until success; 0: not yet
+        self.met[self.count :] = 1  # lanes without a network never learn
+        window = self.criterion.window
+        self._wrong = torch.zeros(self.groups, window, lanes, dtype=torch.uint8)
+        self._error = torch.zeros(self.groups, window, lanes, dtype=self.dtype)
+        self._error_sum = torch.zeros(total, dtype=torch.float64)
+        self._wrong_count = torch.zeros(total, dtype=torch.int64)
+        if self.task is not None:
+            most = int(self._lib.gw_steps(doubles(self.task.parameters)))
+            self._buffers = Buffers(self.task, most, lanes, self.dtype)
+
+    # -- weights -------------------------------------------------------------------------
+
+    def parameters(self) -> dict[str, torch.Tensor]:
+        """A copy of every network's parameters: name -> [N, *network.shapes()[name]]."""
+        return {n: by_network[: self.count].clone() for n, by_network in self._views().items()}
+
+    def load(self, parameters: Mapping[str, torch.Tensor]) -> None:
+        """Set parameters by name: [N, *shape], or [*shape] for all networks the same."""
+        shapes = self.network.shapes()
+        for name, given in parameters.items():
+            if name not in shapes:
+                raise ValueError(f"parameters must be of {', '.join(shapes)}, got {name!r}")
+            if tuple(given.shape) not in ((self.count, *shapes[name]), shapes[name]):
+                raise ValueError(
+                    f"{name} must have shape {(self.count, *shapes[name])} or {shapes[name]}, "
+                    f"got {tuple(given.shape)}"
+                )
+        rows = self._index()
+        for name, given in parameters.items():
+            wide = given.to(self.dtype).expand(self.count, *shapes[name])
+            padded = torch.zeros(self.groups * self.lanes, *shapes[name], dtype=self.dtype)
+            padded[: self.count] = wide
+            held, at = rows[name]
+            flat = held.flatten(1, -2)  # [G, ..., L]: a view
+            value = padded.view(self.groups, self.lanes, -1).transpose(1, 2)
+            flat[:, at.flatten()] = value
+
+    def _views(self) -> dict[str, torch.Tensor]:
+        shapes = self.network.shapes()
+        found = {}
+        for name, (held, at) in self._index().items():
+            value = held.flatten(1, -2)[:, at.flatten()]  # [G, n, L]
+            found[name] = value.transpose(1, 2).reshape(-1, *shapes[name])
+        return found
+
+    def _index(self) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
+        """Parameter -> the buffer it lies in, and where: indices in its own shape."""
+        n, t = self.network, self.network.trace
+        inputs, fed, units, outputs = n.inputs, n.fed_back, n.units, n.outputs
+        table = torch.arange(self._weight[0, ..., 0].numel()).view(self._weight.shape[1:3]).T
+        rows_of, start = [], 0
+        for a, biased in zip(t.accumulators, n.biased, strict=True):
+            rows_of.append((a, biased, range(start, start + n.rows(a.gate))))
+            start += n.rows(a.gate)
+
+        def rows(wanted: Any) -> list[int]:
+            return [r for a, biased, span in rows_of if wanted(a, biased) for r in span]
+
+        found = {
+            "weight_ih": (self._weight, table[rows(lambda a, _: a.from_input), :inputs]),
+            "weight_hh": (
+                self._weight,
+                table[rows(lambda a, _: a.from_feedback), inputs : inputs + fed],
+            ),
+            "bias": (self._weight, table[rows(lambda _, biased: biased), -1]),
+        }
+        for k, p in enumerate(t.parameters):
+            found[p] = (self._param, torch.arange(units) + k * units)
+        table = torch.arange(self._head[0, ..., 0].numel()).view(self._head.shape[1:3]).T
+        before = inputs * n.head_inputs
+        found["head_input"] = (self._head, table[:, :before])
+        found["head_weight"] = (self._head, table[:, before : before + units])
+        found["head_bias"] = (self._head, table[:, -1])
+        assert table.shape[0] == outputs
+        return {name: found[name] for name in n.shapes()}
+
+    # -- running -------------------------------------------------------------------------
+
+    def run(self, given: Sequences, learn: bool = False) -> Outcome:
+        """Run every network over the same sequences, in order.
+
+        Args:
+            given: B sequences; see `Sequences`.
+            learn: change the weights after (or during) each sequence.
+        """
+        most, batch = int(given.lengths.max()), len(given.lengths)
+        if int(given.lengths.min()) < 1:
+            raise ValueError(f"lengths must be positive, got {int(given.lengths.min())}")
+        buffers = Buffers(self.network, most, self.lanes, self.dtype)
+        shape = (self.groups, self.lanes)
+        seen = torch.zeros(self.groups, batch, most, self.network.outputs, self.lanes)
+        seen = seen.to(self.dtype)
+        sums = torch.zeros(3, self.groups, batch, self.lanes, dtype=self.dtype)
+        for b in range(batch):
+            one = Sequences(given.x[:, b : b + 1], given.lengths[b : b + 1], _row(given, b, self))
+            wide = _repeat(one, self.lanes, self.network.every_step)
+            steps = buffers.write(wide, range(self.lanes))
+            for g in range(self.groups):
+                pointers = [
+                    *self._pointers(g),
+                    *buffers.pointers()[:-1],
+                    seen[g, b].data_ptr(),
+                    *(sums[k, g, b].data_ptr() for k in range(3)),
+                ]
+                _invoke(self._lib.gw_run, [steps, int(learn)], pointers)
+        assert shape == (self.groups, self.lanes)
+        outputs = seen.permute(0, 4, 2, 1, 3).flatten(0, 1)[: self.count]
+        found = sums.permute(0, 1, 3, 2).flatten(1, 2)[:, : self.count]
+        return Outcome(outputs, found[0], found[1], found[2])
+
+    def train(self, sequences: int) -> bool:
+        """Draw and learn up to that many more sequences a network; is any still learning?
+
+        A network whose criterion is met keeps its weights while others go on. One call cannot be
+        interrupted: choose `sequences` so that it returns often enough.
+
+        Raises:
+            ValueError: there is no task.
+        """
+        if self.task is None:
+            raise ValueError("train needs a task, got None")
+        c = self.criterion
+        numbers = [
+            sequences,
+            self.seed,
+            0,
+            c.window,
+            c.most_wrong,
+            MEASURES.index(c.measure),
+        ]
+        bounds = (ctypes.c_double * 2)(c.tolerance, c.error)
+        streams = torch.arange(self.groups * self.lanes, dtype=torch.int32) + self.stream
+        going = 0
+        for g in range(self.groups):
+            span = slice(g * self.lanes, (g + 1) * self.lanes)
+            param = doubles(self.task.parameters)
+            *held, words = self._buffers.pointers()
+            pointers = [
+                *self._pointers(g),
+                *held,
+                ctypes.addressof(param),
+                ctypes.addressof(bounds),
+                streams[span].data_ptr(),
+                self.number[span].data_ptr(),
+                self.met[span].data_ptr(),
+                self._wrong[g].data_ptr(),
+                self._error[g].data_ptr(),
+                self._error_sum[span].data_ptr(),
+                self._wrong_count[span].data_ptr(),
+                words,
+            ]
+            going += _invoke(self._lib.gw_train, numbers, pointers)
+        return going > 0
+
+    def _pointers(self, g: int) -> list[int]:
+        rate = self.rates[g * self.lanes : (g + 1) * self.lanes]
+        held = [self._weight[g], self._param[g], self._head[g], *self._scratch, rate]
+        return [t.data_ptr() for t in held]
+
+    # -- progress ------------------------------------------------------------------------
+
+    @property
+    def solved(self) -> list[int | None]:
+        """Per network: after how many sequences its criterion was met."""
+        return [int(m) or None for m in self.met[: self.count]]
+
+    @property
+    def recent_error(self) -> torch.Tensor:
+        """Mean error of each network over its last `window` sequences, [N]."""
+        seen = self.number.clamp(min=1, max=self.criterion.window)
+        return (self._error_sum / seen)[: self.count]
+
+    @property
+    def recent_wrong(self) -> torch.Tensor:
+        """How many of each network's last `window` sequences were wrong, [N]."""
+        return self._wrong_count[: self.count].clone()
+
+    _KEPT = ("_weight", "_param", "_head", "number", "met", "_wrong", "_error", "_error_sum")
+
+    def state_dict(self) -> dict[str, torch.Tensor]:
+        """Everything training goes on from: later runs continue to the same numbers."""
+        names = (*self._KEPT, "_wrong_count")
+        return {n.strip("_"): getattr(self, n).clone() for n in names}
+
+    def load_state_dict(self, state: Mapping[str, torch.Tensor]) -> None:
+        """Continue from a `state_dict` of networks of the same kind and number."""
+        for n in (*self._KEPT, "_wrong_count"):
+            own, given = getattr(self, n), state[n.strip("_")]
+            if own.shape != given.shape or own.dtype != given.dtype:
+                raise ValueError(
+                    f"state {n.strip('_')} must be {own.dtype} {tuple(own.shape)}, "
+                    f"got {given.dtype} {tuple(given.shape)}"
+                )
+        for n in (*self._KEPT, "_wrong_count"):
+            getattr(self, n).copy_(state[n.strip("_")])
+
+
+def _check_task(network: Network, task: Task) -> None:
+    for name in ("inputs", "outputs", "symbols", "every_step", "target_symbols", "judge_end"):
+        if getattr(network, name) != getattr(task, name):
+            raise ValueError(
+                f"network.{name} must be {getattr(task, name)} for the task {task.name}, "
+                f"got {getattr(network, name)}"
+            )
+
+
+def _row(given: Sequences, b: int, lanes: Lanes) -> torch.Tensor:
+    return given.target[:, b : b + 1] if lanes.network.every_step else given.target[b : b + 1]
+
+
+def _repeat(one: Sequences, lanes: int, every_step: bool) -> Sequences:
+    x = one.x.expand(-1, lanes, *one.x.shape[2:])
+    shape = one.target.shape
+    wide = (shape[0], lanes, *shape[2:]) if every_step else (lanes, *shape[1:])
+    return Sequences(x, one.lengths.expand(lanes), one.target.expand(wide))
+
+
+def _invoke(function: Any, numbers: list[int], pointers: list[int]) -> int:
+    n = (ctypes.c_int64 * len(numbers))(*numbers)
+    p = (ctypes.c_void_p * len(pointers))(*pointers)
+    return function(n, p)

@@ -1,0 +1,361 @@
+/* Small networks, one per vector lane, that learn by the traces of the 1997 rule.
+ *
+ * Included after vector.h, sequence.h and the generated part, which defines the cell
+ *   NG pre-activations, NS states, NP per-unit parameters, NSAVE kept values,
+ *   step_forward(), step_error(), step_jacobian(): the equations of one unit,
+ *   NC carried states (CARRIED), NTA traced pre-activations (TRACED), NTP traced parameters,
+ *   RIGID: one carried state, whose self-weight is the constant 1,
+ * and the network
+ *   INPUTS, UNITS, OUTPUTS; BLOCK cells share the pre-activations with SHARED[a];
+ *   ROWS pre-activations in all, those of `a` from ROW0[a] on; FED fed-back values;
+ *   HEAD (LOGISTIC, LINEAR, SOFTMAX), HEAD_BIAS, HEAD_INPUTS, SLOPE: e_k carries f'(net_k);
+ *   SYMBOLS: an input is a symbol's number (one-hot, never multiplied out);
+ *   EVERY_STEP: a target at every step, else at the end; TARGET_SYMBOLS: it is a symbol;
+ *   JUDGE_END: only the last step's error counts for success; STEPWISE: weights change at every
+ *   target, else after the sequence.
+ *
+ * Every number of a network is a lane of a `vec`. Lanes meet at the *ends* of their sequences:
+ * a shorter one starts later, so that all reach their last step, where most of the work is, at
+ * once. Before its start a lane computes on whatever the buffers hold (finite) and remembers
+ * nothing of it.
+ *
+ * Buffers, all owned by the caller (vec = LANES numbers, one per network):
+ *   weight [SOURCES][ROWS]   sources: inputs, fed-back values, 1 (bias); absent ones stay 0
+ *   param  [NP][UNITS], head [HEAD_SOURCES][OUTPUTS] (inputs, units, 1)
+ *   trace  [UNITS][NTA][SOURCES][NC], ptrace [UNITS][NTP][NC]: scratch
+ *   sum_*  as weight, param, head: scratch, where weights change after the sequence only
+ */
+#include <stdlib.h>
+
+#define SOURCES (INPUTS + FED + 1)
+#define FED_AT INPUTS
+#define ONE_AT (INPUTS + FED)
+#define HEAD_SOURCES (INPUTS * HEAD_INPUTS + UNITS + 1)
+#define HEAD_UNITS (INPUTS * HEAD_INPUTS)
+#define HEAD_ONE (HEAD_UNITS + UNITS)
+#define SUMS (EVERY_STEP && !STEPWISE)
+#define UNROLL _Pragma("GCC unroll 32")
+
+typedef struct {
+  vec *weight, *param, *head;
+  vec *trace, *ptrace, *sum_weight, *sum_param, *sum_head;
+  vec rate;                     /* learning rate; 0 where a network does not learn */
+  vec worst, squared, absolute; /* of the sequence: largest |error|, sums of error², |error| */
+  long judged;                  /* errors that went into the sums, per lane at its full length */
+} network;
+
+/* What one step leaves for the learning that follows it. */
+typedef struct {
+  vec y[SOURCES]; /* the sources as the hidden layer saw them; inputs only if not SYMBOLS */
+  const int32_t *symbol;
+  vec state[2][UNITS][NS];
+  vec kept[UNITS][NSAVE + 1];
+  vec h[UNITS];
+  int now; /* which of `state` is the previous one */
+} step_data;
+
+INLINE int row_of(int a, int u) { return ROW0[a] + (SHARED[a] ? u / BLOCK : u); }
+
+INLINE ivec begun(const sequence *s, long t) {
+  vec live;
+  for (int l = 0; l < LANES; l++) live[l] = s->start[l] <= t;
+  return live > 0;
+}
+
+/* ---- one step forward ---------------------------------------------------------------- */
+
+INLINE void gather(vec *sum, const vec *table, int columns, const int32_t *symbol, int count) {
+  for (int l = 0; l < LANES; l++) {
+    const real *from = (const real *)(table + (long)symbol[l] * columns) + l;
+    for (int k = 0; k < count; k++) sum[k][l] += from[k * LANES];
+  }
+}
+
+INLINE void hidden(const network *n, const sequence *s, long t, step_data *d) {
+  vec(*previous)[NS] = d->state[d->now], (*next)[NS] = d->state[!d->now];
+  vec a[ROWS];
+  int f = FED_AT;
+  for (int k = 0; k < NF; k++) {
+    const int each = SHARED_STATE[k] ? BLOCK : 1;
+    UNROLL for (int u = 0; u < UNITS; u += each) d->y[f++] = previous[u][FEEDBACK[k]];
+  }
+  d->y[ONE_AT] = splat(1);
+#if !SYMBOLS
+  for (int m = 0; m < INPUTS; m++) d->y[m] = s->x[t * INPUTS + m];
+#endif
+  for (int r0 = 0; r0 < ROWS; r0 += ROW_TILE) {
+    vec sum[ROW_TILE];
+    UNROLL for (int r = 0; r < ROW_TILE; r++) sum[r] = n->weight[ONE_AT * ROWS + r0 + r];
+    for (int m = SYMBOLS ? FED_AT : 0; m < ONE_AT; m++) {
+      const vec y = d->y[m], *w = n->weight + m * ROWS + r0;
+      UNROLL for (int r = 0; r < ROW_TILE; r++) sum[r] += w[r] * y;
+    }
+    UNROLL for (int r = 0; r < ROW_TILE; r++) a[r0 + r] = sum[r];
+  }
+#if SYMBOLS
+  d->symbol = s->symbol + t * LANES;
+  gather(a, n->weight, ROWS, d->symbol, ROWS);
+#endif
+  UNROLL for (int u = 0; u < UNITS; u++) {
+    vec unit[NG], p[NP + 1];
+    for (int k = 0; k < NG; k++) unit[k] = a[row_of(k, u)];
+    for (int k = 0; k < NP; k++) p[k] = n->param[k * UNITS + u];
+    step_forward(unit, previous[u], p, next[u], d->kept[u]);
+    d->h[u] = next[u][0];
+  }
+}
+
+/* ---- the traces ---------------------------------------------------------------------- */
+
+/* S[s] = Σ_q carry[s][q] S[q] + slope[s] y */
+INLINE void advance(vec *S, const vec (*carry)[NC + 1], const vec *slope, vec y) {
+#if RIGID
+  S[0] += slope[0] * y;
+#else
+  vec old[NC + 1];
+  for (int q = 0; q < NC; q++) old[q] = S[q];
+  for (int q = 0; q < NC; q++) {
+    vec sum = slope[q] * y;
+    for (int r = 0; r < NC; r++) sum += carry[q][r] * old[r];
+    S[q] = sum;
+  }
+#endif
+}
+
+INLINE void traces(network *n, step_data *d, const int masked, ivec live) {
+  vec(*previous)[NS] = d->state[d->now], (*next)[NS] = d->state[!d->now];
+  UNROLL for (int u = 0; u < UNITS; u++) {
+    vec p[NP + 1], carry[NC + 1][NC + 1], slope[NTA + 1][NC + 1], pslope[NTP + 1][NC + 1];
+    for (int k = 0; k < NP; k++) p[k] = n->param[k * UNITS + u];
+    step_jacobian(d->kept[u], previous[u], next[u], p, carry, slope, pslope);
+    if (masked)
+      for (int q = 0; q < NC; q++) {
+        for (int k = 0; k < NTA; k++) slope[k][q] = blend(live, slope[k][q], splat(0));
+        for (int k = 0; k < NTP; k++) pslope[k][q] = blend(live, pslope[k][q], splat(0));
+      }
+    for (int k = 0; k < NTA; k++) {
+      vec *S = n->trace + (u * NTA + k) * SOURCES * NC;
+#if SYMBOLS
+      if (FROM_X[TRACED[k]]) {
+        if (!RIGID)
+          for (int m = 0; m < INPUTS; m++) advance(S + m * NC, carry, slope[k], splat(0));
+        for (int q = 0; q < NC; q++)
+          for (int l = 0; l < LANES; l++) S[(long)d->symbol[l] * NC + q][l] += slope[k][q][l];
+      }
+#else
+      if (FROM_X[TRACED[k]])
+        UNROLL for (int m = 0; m < INPUTS; m++) advance(S + m * NC, carry, slope[k], d->y[m]);
+#endif
+      if (FROM_H[TRACED[k]])
+        UNROLL for (int m = FED_AT; m < ONE_AT; m++)
+          advance(S + m * NC, carry, slope[k], d->y[m]);
+      if (BIASED[TRACED[k]]) advance(S + ONE_AT * NC, carry, slope[k], splat(1));
+    }
+    for (int k = 0; k < NTP; k++)
+      advance(n->ptrace + (u * NTP + k) * NC, carry, pslope[k], splat(1));
+  }
+}
+
+/* ---- errors and weights -------------------------------------------------------------- */
+
+static void outputs(const network *n, const step_data *d, vec *y) {
+  for (int k = 0; k < OUTPUTS; k++) y[k] = n->head[HEAD_ONE * OUTPUTS + k];
+  for (int u = 0; u < UNITS; u++)
+    for (int k = 0; k < OUTPUTS; k++) y[k] += n->head[(HEAD_UNITS + u) * OUTPUTS + k] * d->h[u];
+#if HEAD_INPUTS
+#if SYMBOLS
+  gather(y, n->head, OUTPUTS, d->symbol, OUTPUTS);
+#else
+  for (int m = 0; m < INPUTS; m++)
+    for (int k = 0; k < OUTPUTS; k++) y[k] += n->head[m * OUTPUTS + k] * d->y[m];
+#endif
+#endif
+#if HEAD == LOGISTIC
+  for (int k = 0; k < OUTPUTS; k++) y[k] = v_sigmoid(y[k]);
+#elif HEAD == SOFTMAX
+  vec most = y[0], total = splat(0);
+  for (int k = 1; k < OUTPUTS; k++) most = blend(y[k] > most, y[k], most);
+  for (int k = 0; k < OUTPUTS; k++) {
+    y[k] = v_exp_clamped(at_least(y[k] - most, splat(-EXP_LIMIT)));
+    total += y[k];
+  }
+  for (int k = 0; k < OUTPUTS; k++) y[k] /= total;
+#endif
+}
+
+/* w += rate g now, or into the sum that is applied at the end of the sequence */
+INLINE void change(const network *n, vec *w, vec *sum, vec g) {
+  if (SUMS) *sum += g;
+  else *w += n->rate * g;
+}
+
+/* e: -∂E/∂net of the output units; changes the head and returns -∂E/∂h */
+static void learn_head(network *n, const step_data *d, const vec *e, vec *d_h) {
+  for (int u = 0; u < UNITS; u++) {
+    const long at = (HEAD_UNITS + u) * OUTPUTS;
+    vec back = splat(0);
+    for (int k = 0; k < OUTPUTS; k++) {
+      back += n->head[at + k] * e[k];
+      change(n, n->head + at + k, n->sum_head + at + k, e[k] * d->h[u]);
+    }
+    d_h[u] = back;
+  }
+#if HEAD_INPUTS
+  for (int m = 0; m < INPUTS; m++)
+    for (int k = 0; k < OUTPUTS; k++) {
+#if SYMBOLS
+      break; /* only the symbol's column: below */
+#else
+      const long at = m * OUTPUTS + k;
+      change(n, n->head + at, n->sum_head + at, e[k] * d->y[m]);
+#endif
+    }
+#if SYMBOLS
+  for (int l = 0; l < LANES; l++)
+    for (int k = 0; k < OUTPUTS; k++) {
+      const long at = (long)d->symbol[l] * OUTPUTS + k;
+      if (SUMS) n->sum_head[at][l] += e[k][l];
+      else n->head[at][l] += n->rate[l] * e[k][l];
+    }
+#endif
+#endif
+#if HEAD_BIAS
+  for (int k = 0; k < OUTPUTS; k++)
+    change(n, n->head + HEAD_ONE * OUTPUTS + k, n->sum_head + HEAD_ONE * OUTPUTS + k, e[k]);
+#endif
+}
+
+/* Gradient of one row of pre-activations by the sources from…to. */
+INLINE void learn_row(network *n, const step_data *d, int a, int k, int u, const vec (*d_acc)[NG],
+                      const vec (*d_previous)[NS], int from, int to, const int direct) {
+  const int cells = SHARED[a] ? BLOCK : 1, row = row_of(a, u);
+  for (int m = from; m < to; m++) {
+    vec g = splat(0);
+    for (int v = u; v < u + cells; v++) {
+      if (direct) g += d_acc[v][a] * d->y[m];
+      if (k >= 0)
+        for (int q = 0; q < NC; q++)
+          g += d_previous[v][CARRIED[q]] * n->trace[((v * NTA + k) * SOURCES + m) * NC + q];
+    }
+    change(n, n->weight + m * ROWS + row, n->sum_weight + m * ROWS + row, g);
+  }
+}
+
+static void learn_hidden(network *n, step_data *d, const vec *d_h) {
+  vec(*previous)[NS] = d->state[d->now], (*next)[NS] = d->state[!d->now];
+  vec d_acc[UNITS][NG], d_previous[UNITS][NS], d_p[UNITS][NP + 1];
+  for (int u = 0; u < UNITS; u++) {
+    vec p[NP + 1];
+    for (int k = 0; k < NP; k++) p[k] = n->param[k * UNITS + u];
+    step_error(d->kept[u], previous[u], next[u], p, d_h[u], d_acc[u], d_previous[u], d_p[u]);
+  }
+  for (int a = 0; a < NG; a++) {
+    const int k = TRACE_OF[a];
+    for (int u = 0; u < UNITS; u += SHARED[a] ? BLOCK : 1) {
+      if (FROM_X[a]) {
+        if (!SYMBOLS || k >= 0)
+          learn_row(n, d, a, k, u, d_acc, d_previous, 0, INPUTS, !SYMBOLS);
+#if SYMBOLS
+        vec g = splat(0);
+        for (int v = u; v < u + (SHARED[a] ? BLOCK : 1); v++) g += d_acc[v][a];
+        for (int l = 0; l < LANES; l++) {
+          const long at = (long)d->symbol[l] * ROWS + row_of(a, u);
+          if (SUMS) n->sum_weight[at][l] += g[l];
+          else n->weight[at][l] += n->rate[l] * g[l];
+        }
+#endif
+      }
+      if (FROM_H[a]) learn_row(n, d, a, k, u, d_acc, d_previous, FED_AT, ONE_AT, 1);
+      if (BIASED[a]) learn_row(n, d, a, k, u, d_acc, d_previous, ONE_AT, SOURCES, 1);
+    }
+  }
+  for (int k = 0; k < NP; k++)
+    for (int u = 0; u < UNITS; u++) {
+      vec g = d_p[u][k];
+      if (PTRACE_OF[k] >= 0)
+        for (int q = 0; q < NC; q++)
+          g += d_previous[u][CARRIED[q]] * n->ptrace[(u * NTP + PTRACE_OF[k]) * NC + q];
+      change(n, n->param + k * UNITS + u, n->sum_param + k * UNITS + u, g);
+    }
+}
+
+/* The outputs, their errors, and what the networks learn from them. */
+static void target_step(network *n, const sequence *s, long t, step_data *d, int masked, ivec live,
+                        int learning, vec *seen) {
+  vec y[OUTPUTS], e[OUTPUTS], d_h[UNITS];
+  outputs(n, d, y);
+  if (seen) memcpy(seen, y, sizeof y);
+  const long at = EVERY_STEP ? t : 0;
+  const int judged = EVERY_STEP && !JUDGE_END ? 1 : t == s->steps - 1;
+  for (int k = 0; k < OUTPUTS; k++) {
+    vec target;
+#if TARGET_SYMBOLS
+    for (int l = 0; l < LANES; l++) target[l] = s->target_symbol[at * LANES + l] == k;
+#else
+    target = s->target[at * OUTPUTS + k];
+#endif
+    e[k] = target - y[k];
+    if (masked) e[k] = blend(live, e[k], splat(0));
+    if (judged) {
+      const vec size = blend(e[k] < 0, -e[k], e[k]);
+      n->worst = blend(size > n->worst, size, n->worst);
+      n->absolute += size;
+      n->squared += e[k] * e[k];
+    }
+#if SLOPE && HEAD == LOGISTIC
+    e[k] *= y[k] * (1 - y[k]);
+#endif
+  }
+  if (!learning) return;
+  learn_head(n, d, e, d_h);
+  learn_hidden(n, d, d_h);
+}
+
+/* ---- a sequence ---------------------------------------------------------------------- */
+
+INLINE void clear(vec *v, long count) { memset(v, 0, count * sizeof(vec)); }
+
+INLINE void add(vec *w, const vec *g, vec rate, long count) {
+  for (long k = 0; k < count; k++) w[k] += rate * g[k];
+}
+
+/* Runs one sequence in every lane. seen: null, or [steps][OUTPUTS] for the outputs. */
+static void run_sequence(network *n, const sequence *s, int learning, vec *seen) {
+  step_data d;
+  memset(d.state, 0, sizeof d.state);
+  d.now = 0;
+  n->worst = n->squared = n->absolute = splat(0);
+  if (learning) {
+    clear(n->trace, (long)UNITS * NTA * SOURCES * NC);
+    clear(n->ptrace, UNITS * NTP * NC);
+    if (SUMS) {
+      clear(n->sum_weight, (long)SOURCES * ROWS);
+      clear(n->sum_param, NP * UNITS);
+      clear(n->sum_head, (long)HEAD_SOURCES * OUTPUTS);
+    }
+  }
+  for (long t = 0; t < s->steps; t++) {
+    const int masked = t < s->together, last = t == s->steps - 1;
+    const ivec live = masked ? begun(s, t) : (ivec){0};
+    hidden(n, s, t, &d);
+    if (masked)
+      for (int u = 0; u < UNITS; u++)
+        for (int k = 0; k < NS; k++) {
+          vec *v = &d.state[!d.now][u][k];
+          *v = blend(live, *v, splat(0));
+        }
+    if (EVERY_STEP || last || seen)
+      target_step(n, s, t, &d, masked, live, learning && (EVERY_STEP || last),
+                  seen ? seen + t * OUTPUTS : NULL);
+    if (learning && !last) {
+      if (masked) traces(n, &d, 1, live);
+      else traces(n, &d, 0, live);
+    }
+    d.now = !d.now;
+  }
+  if (learning && SUMS) {
+    add(n->weight, n->sum_weight, n->rate, (long)SOURCES * ROWS);
+    add(n->param, n->sum_param, n->rate, NP * UNITS);
+    add(n->head, n->sum_head, n->rate, (long)HEAD_SOURCES * OUTPUTS);
+  }
+}
