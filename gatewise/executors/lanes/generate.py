@@ -154,7 +154,7 @@ def source(network: Network, dtype: torch.dtype, task: str = "") -> str:
 def skeleton(package: str | None, name: str) -> str:
     """The text of a package's source/`name`."""
     assert package is not None
-    return (files(package) / "source" / name).readskeleton("utf-8")
+    return (files(package) / "source" / name).read_text("utf-8")
 
 
 def _defines(values: dict[str, object]) -> str:
