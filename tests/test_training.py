@@ -124,7 +124,7 @@ def command(*args: object) -> list[str]:
 
 
 def spawn(out: Path, text: Path, *more: object) -> subprocess.Popen[str]:
-    options = ["--out", out, "--threads", 1, "--executor", "reference", "--json", *more]
+    options = ["--out", out, "--threads", 1, "--json", *more]
     return subprocess.Popen(
         command(text, *options), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
@@ -232,7 +232,7 @@ def test_the_schedule_warms_up_and_falls() -> None:
     rates = [s.learning_rate_at(k, 1000) for k in range(1000)]
     assert rates[0] == pytest.approx(0.01)
     assert rates[99] == max(rates) == 1.0
-    assert all(a >= b for a, b in itertools.pairwise(rates))
+    assert all(a >= b for a, b in itertools.pairwise(rates[99:]))
     assert rates[-1] == pytest.approx(0.02, abs=1e-4)
 
 
@@ -275,6 +275,7 @@ def test_a_loss_that_explodes_is_one_line(tmp_path: Path, text: Path) -> None:
         ({"steps": 0}, "steps must be positive, got 0"),
         ({"steps": 1, "learning_rate": math.nan}, "learning_rate must be positive, got nan"),
         ({"steps": 1, "seed": -1}, "seed must not be negative, got -1"),
+        ({"steps": 1, "restart": 1.5}, "restart must be between 0 and 1, got 1.5"),
     ],
 )
 def test_settings_that_cannot_be(options: dict[str, Any], message: str) -> None:
@@ -344,3 +345,14 @@ def test_a_pointer_cannot_leave_the_folder(copy: Path) -> None:
     pointers.write_text(json.dumps({"latest": "../../elsewhere", "best": "step-000000024"}))
     with pytest.raises(CheckpointError, match=r"damaged: latest is '../../elsewhere'"):
         load_language_model(copy)
+
+
+def test_a_restarted_stream_begins_with_an_empty_state(tmp_path: Path, text: Path) -> None:
+    run = begin(tmp_path / "run", text, Settings(steps=3, batch=4, chunk=16, restart=0.5))
+    state = (torch.ones(2, 4, 12), torch.ones(2, 4, 12))
+    seen = [run.trainer._restarted(state) for _ in range(50)]
+    for h, c in seen:
+        assert torch.equal(h, c)  # a stream restarts as a whole
+        assert torch.equal(h.amax((0, 2)), h.amin((0, 2)))
+    assert {float(h[0, 0, 0]) for h, _ in seen} == {0.0, 1.0}
+    assert run.trainer._restarted(None) is None

@@ -69,8 +69,8 @@ def train(
     seq: Annotated[
         int | None, typer.Option(help="Steps per chunk of truncated BPTT (default 64)")
     ] = None,
-    batch: Annotated[int | None, typer.Option(help="Parallel streams (default 32)")] = None,
-    lr: Annotated[float | None, typer.Option(help="Peak learning rate (default 0.004)")] = None,
+    batch: Annotated[int | None, typer.Option(help="Parallel streams (default 16)")] = None,
+    lr: Annotated[float | None, typer.Option(help="Peak learning rate (default 0.01)")] = None,
     clip: Annotated[
         float | None, typer.Option(help="Largest norm of the gradient (default 1)")
     ] = None,
