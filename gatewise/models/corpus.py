@@ -192,9 +192,9 @@ class Streams:
     of stream b-1, and the state is carried from chunk to chunk, so nothing is lost at a
     border. Where pieces differ in length by one, the shorter ends in an ignored target.
 
-    >>> streams = Streams(torch.arange(8), batch=2, steps=3)
+    >>> streams = Streams(torch.arange(9), batch=2, steps=3)
     >>> [(x.T.tolist(), y.T.tolist()) for x, y in streams.chunks()]
-    [([[0, 1, 2], [4, 5, 6]], [[1, 2, 3], [5, 6, 7]]), ([[3], [0]], [[4], [-1]])]
+    [([[0, 1, 2], [4, 5, 6]], [[1, 2, 3], [5, 6, 7]]), ([[3], [7]], [[4], [8]])]
     """
 
     def __init__(self, ids: torch.Tensor, batch: int, steps: int) -> None:
