@@ -137,6 +137,7 @@ def _prepare(request: Request, made: Kernel) -> Call:
     resets = None if request.resets is None else request.resets.contiguous()
     lengths = None if request.lengths is None else request.lengths.to(torch.int64).contiguous()
     mask = None if request.feedback_mask is None else request.feedback_mask.detach().contiguous()
+    cut_steps = None if request.cut_steps is None else request.cut_steps.contiguous()
     zero = _zeros(padded, x.dtype)
     keep = [_keep(request, s, padded) for s in trace.states]
 
@@ -164,6 +165,7 @@ def _prepare(request: Request, made: Kernel) -> Call:
         lengths,
         mask,
         zero,
+        cut_steps,
         *keep,
         *first,
         *states,

@@ -29,10 +29,11 @@ class KernelSpec:
     training: bool  # keeps what backward needs, and has a backward
     record: tuple[str, ...] = ()
     zoneout: tuple[str, ...] = ()  # states that are zoned out
+    cut: frozenset[str] = frozenset()  # edges (equations.edges) without a gradient
 
     @cached_property
     def programs(self) -> StepPrograms:
-        return derive(self.trace, self.record, self.zoneout)
+        return derive(self.trace, self.record, self.zoneout, self.cut)
 
     @property
     def width(self) -> int:
@@ -90,6 +91,7 @@ def step_source(spec: KernelSpec) -> str:
         _table("FROM_X", [int(a.from_input) for a in accs]),
         _table("FROM_H", [int(a.from_feedback) for a in accs]),
         _table("FEEDBACK", [trace.states.index(s) for s in trace.feedback]),
+        _table("CUT", [int(s in spec.cut) for s in trace.feedback]),
         _table("ZONEOUT", [int(s in spec.zoneout) for s in trace.states]),
         _table("HISTORY", [int(spec.needs_history(s)) for s in trace.states]),
     ]

@@ -60,13 +60,14 @@ def kernel(
     training: bool,
     record: tuple[str, ...] = (),
     zoneout: tuple[str, ...] = (),
+    cut: frozenset[str] = frozenset(),
 ) -> Kernel | str:
     """The kernel, or why there is none."""
-    key = (trace, dtype, training, record, zoneout)
+    key = (trace, dtype, training, record, zoneout, cut)
     found = _kernels.get(key)
     if found is None:
         try:
-            found = build(KernelSpec(trace, dtype, training, record, zoneout))
+            found = build(KernelSpec(trace, dtype, training, record, zoneout, cut))
         except toolchain.NoCompilerError as error:
             toolchain.warn_no_compiler(str(error))
             found = str(error)
@@ -80,6 +81,7 @@ def _fingerprint(spec: KernelSpec) -> str:
     """Everything the generated source depends on, had without deriving it."""
     trace = spec.trace
     parts = [str(spec.dtype), str(spec.training), str(spec.record), str(spec.zoneout)]
+    parts += [str(sorted(spec.cut))]
     parts += [str(trace.accumulators), str(trace.states), str(trace.feedback)]
     parts += [str(trace.parameters)]
     parts += [sympy.srepr(e) for e in trace.new_states.values()]

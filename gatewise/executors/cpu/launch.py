@@ -28,8 +28,8 @@ def obstacles(request: Request) -> list[str]:
         )
     if request.weights.projection is not None:
         found.append("no kernel yet for a projection (proj_size)")
-    if request.cut:
-        found.append("no kernel yet for cut edges")
+    if request.cut_steps is not None and not request.cut <= {*trace.feedback}:
+        found.append("no kernel yet for per-unit weights cut at some steps only")
     if _transformed(request):
         found.append("torch.func transforms and forward-mode derivatives need the reference")
     if not found:
@@ -51,7 +51,9 @@ def _transformed(request: Request) -> bool:
 
 def _kernel_for(request: Request) -> Kernel | str:
     zoned = tuple(request.zoneout.probability) if request.zoneout else ()
-    return kernel(request.trace, request.x.dtype, _training(request), request.record, zoned)
+    training = _training(request)
+    cut = request.cut if training else frozenset()  # matters to gradients alone
+    return kernel(request.trace, request.x.dtype, training, request.record, zoned, cut)
 
 
 def _training(request: Request) -> bool:

@@ -108,8 +108,8 @@ class CompiledStack:
         none = [0] * len(layer.trace.states)
         first = [t.data_ptr() for t in layer.states[1 - parity]]
         state = [t.data_ptr() for t in layer.states[parity]]
-        # kept, resets, lengths, mask and zero are of no use in a single step
-        pointers = [x, packed_x, packed_h, bias, param, 0, 0, 0, 0, 0, *none, *first, *state, *none]
+        # kept, resets, lengths, mask, zero and cut_steps are of no use in a single step
+        pointers = [x, packed_x, packed_h, bias, param, *[0] * 6, *none, *first, *state, *none]
         return (ctypes.c_void_p * len(pointers))(*pointers)
 
     def step(self, x: torch.Tensor) -> torch.Tensor:

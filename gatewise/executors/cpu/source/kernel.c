@@ -4,7 +4,7 @@
  *   NG accumulators (pre-activations), NS states, NP per-unit parameters, NF fed-back states,
  *   NSAVE kept values, NR recorded signals;
  *   X_GATE[NGX], H_GATE[NGH]: which accumulators take the input, which the fed-back values;
- *   FEEDBACK[NF]: which states U multiplies;
+ *   FEEDBACK[NF]: which states U multiplies; CUT[NF]: which of these products carry no gradient;
  *   step_forward(), step_backward(): the equations on LANES units of one row.
  *
  * Shapes: T steps, B rows, I inputs, H units, P = H rounded up to whole vectors ("padded").
@@ -52,7 +52,7 @@ typedef int (*parallel_fn)(task, void *, long, int together);
 enum { N_STEPS, N_BATCH, N_INPUTS, N_UNITS, N_PADDED, N_REVERSE, N_THREADS, N_SPLIT, N_X_STEP, N_X_ROW,
        N_STATE_STEP, N_COUNT = N_STATE_STEP + NS };
 enum { P_X, P_PACKED_X, P_PACKED_H, P_BIAS, P_PARAM, P_KEPT, P_RESETS, P_LENGTHS, P_MASK,
-       P_ZERO, P_KEEP, P_FIRST = P_KEEP + NS, P_STATE = P_FIRST + NS, P_LAST = P_STATE + NS,
+       P_ZERO, P_CUT_STEPS, P_KEEP, P_FIRST = P_KEEP + NS, P_STATE = P_FIRST + NS, P_LAST = P_STATE + NS,
        P_RECORD = P_LAST + NS, P_COUNT = P_RECORD + NR,
        /* backward only */
        P_PACKED_T = P_COUNT, P_D_OUTPUT, P_D_RECORD, P_CARRY = P_D_RECORD + NR,
@@ -381,6 +381,7 @@ INLINE void backward_tile(const job *j, const step_rows *s, long t, int f, long 
   const int64_t *n = j->n;
   const long padded = n[N_PADDED], units = n[N_UNITS], at = vector * LANES;
   const real *mask = j->p[P_MASK];
+  const uint8_t *cut_steps = j->p[P_CUT_STEPS];
   real *carry = j->p[P_CARRY + FEEDBACK[f]];
   static const int only[1] = {0};
   vec acc[TILE];
@@ -404,6 +405,7 @@ INLINE void backward_tile(const job *j, const step_rows *s, long t, int f, long 
     for (int u = 0; u < nu; u++) {
       const long o = at + u * LANES;
       vec sum = sums[r * nu + u];
+      if (CUT[f] && cut_steps[t * n[N_BATCH] + row]) continue;
       if (mask) {
         real m[LANES];
         for (int l = 0; l < LANES; l++)
@@ -437,7 +439,8 @@ static void backward_single(const job *j, const step_rows *s, long t, int f, lon
 }
 
 static void backward_product(const job *j, const step_rows *s, long t, long from, long vectors) {
-  for (int f = 0; f < NF; f++)
+  for (int f = 0; f < NF; f++) {
+    if (CUT[f] && !j->p[P_CUT_STEPS]) continue; /* cut at every step */
     for (long vector = from, width; vector < vectors; vector += width) {
       const long left = vectors - vector;
       width = left >= BACK_UNITS ? BACK_UNITS : left >= 2 ? 2 : 1;
@@ -449,6 +452,7 @@ static void backward_product(const job *j, const step_rows *s, long t, long from
         else backward_single(j, s, t, f, i0, i1 - i0, vector);
       }
     }
+  }
 }
 
 /* Weight gradients, for layers whose gradient stays in the cache: SAMPLES steps' derivatives of
