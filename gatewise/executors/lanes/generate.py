@@ -78,6 +78,11 @@ class Network:
             raise ValueError(
                 f"cell must be one pointwise pass over its units, got {type(self.cell).__name__}"
             )
+        if len(self.local.carried) > 1:
+            raise ValueError(
+                f"cell must carry at most one state outside its gates, {type(self.cell).__name__} "
+                f"carries {', '.join(self.local.carried)}"
+            )
         _ = self.layout  # refuses units that fill no whole blocks
 
     @property
@@ -191,7 +196,7 @@ def constants(network: Network, dtype: torch.dtype) -> str:
         "NC": len(local.carried),
         "NTA": len(traced),
         "NTP": len(traced_params),
-        "RIGID": int(len(local.carried) == 1 and local.rigid(local.carried[0])),
+        "RIGID": int(all(local.rigid(s) for s in local.carried)),
         "UNITS": network.units,
         "BLOCK": block,
         "ROWS": sum(rows),
@@ -255,14 +260,13 @@ def step_source(network: Network) -> str:
     traced = [a.name for a in t.accumulators if any(a.name in v for v in local.traced.values())]
     params = [f"p_{p}" for p in t.parameters if any(f"p_{p}" in v for v in local.traced.values())]
     target: dict[str, str] = {}
-    for q, s in enumerate(local.carried):
-        target |= {f"j_{s}__{r}_prev": f"carry[{q}][{k}]" for k, r in enumerate(local.carried)}
-        target |= {f"j_{s}__{n}": f"slope[{k}][{q}]" for k, n in enumerate(traced)}
-        target |= {f"j_{s}__{n}": f"pslope[{k}][{q}]" for k, n in enumerate(params)}
+    for s in local.carried:
+        target |= {f"j_{s}__{s}_prev": "*carry"}
+        target |= {f"j_{s}__{n}": f"slope[{k}]" for k, n in enumerate(traced)}
+        target |= {f"j_{s}__{n}": f"pslope[{k}]" for k, n in enumerate(params)}
     jacobian = _function(
         "step_jacobian(const vec *kept, const vec *previous, const vec *next,\n"
-        "                          const vec *p, vec (*carry)[NC + 1], vec (*slope)[NC + 1],\n"
-        "                          vec (*pslope)[NC + 1])",
+        "                          const vec *p, vec *carry, vec *slope, vec *pslope)",
         back,
         local.jacobian,
         target,

@@ -112,7 +112,7 @@ class Lanes:
         n, t, lanes = self.network, self.network.trace, self.lanes
         rows, sources = sum(n.rows(a.gate) for a in t.accumulators), n.inputs + n.fed_back + 1
         head = n.inputs * n.head_inputs + n.units + 1
-        carried, traced = len(n.local.carried), len(t.accumulators)
+        traced = len(t.accumulators)
 
         def zeros(*shape: int) -> torch.Tensor:
             return torch.zeros(*shape, lanes, dtype=self.dtype)
@@ -123,8 +123,8 @@ class Lanes:
         self._head = zeros(self.groups, head, n.outputs)
         # Scratch, shared by the groups, which run one after another.
         self._scratch = [
-            zeros(n.units * max(1, traced * carried), sources),
-            zeros(n.units * max(1, len(t.parameters) * carried)),
+            zeros(n.units * traced, sources),
+            zeros(n.units * max(1, len(t.parameters))),
             zeros(sources, rows),
             zeros(max(1, len(t.parameters)), n.units),
             zeros(head, n.outputs),

@@ -3,8 +3,8 @@
  * Included after vector.h, sequence.h and the generated part, which defines the cell
  *   NG pre-activations, NS states, NP per-unit parameters, NSAVE kept values,
  *   step_forward(), step_error(), step_jacobian(): the equations of one unit,
- *   NC carried states (CARRIED), NTA traced pre-activations (TRACED), NTP traced parameters,
- *   RIGID: one carried state, whose self-weight is the constant 1,
+ *   NC carried states (CARRIED; at most one), NTA traced pre-activations (TRACED), NTP traced parameters,
+ *   RIGID: the carried state's self-weight is the constant 1,
  * and the network
  *   INPUTS, UNITS, OUTPUTS; BLOCK cells share the pre-activations with SHARED[a];
  *   ROWS pre-activations in all, those of `a` from ROW0[a] on; FED fed-back values;
@@ -22,7 +22,7 @@
  * Buffers, all owned by the caller (vec = LANES numbers, one per network):
  *   weight [SOURCES][ROWS]   sources: inputs, fed-back values, 1 (bias); absent ones stay 0
  *   param  [NP][UNITS], head [HEAD_SOURCES][OUTPUTS] (inputs, units, 1)
- *   trace  [UNITS][NTA][SOURCES][NC], ptrace [UNITS][NTP][NC]: scratch
+ *   trace  [UNITS][NTA][SOURCES], ptrace [UNITS][NTP]: scratch
  *   sum_*  as weight, param, head: scratch, where weights change after the sequence only
  */
 #include <stdlib.h>
@@ -34,6 +34,7 @@
 #define HEAD_UNITS (INPUTS * HEAD_INPUTS)
 #define HEAD_ONE (HEAD_UNITS + UNITS)
 #define SUMS (EVERY_STEP && !STEPWISE)
+#define AT_LEAST_1(n) ((n) < 1 ? 1 : (n))
 #define UNROLL _Pragma("GCC unroll 32")
 
 typedef struct {
@@ -46,7 +47,7 @@ typedef struct {
 
 /* What one step leaves for the learning that follows it. */
 typedef struct {
-  vec y[SOURCES]; /* the sources as the hidden layer saw them; inputs only if not SYMBOLS */
+  vec *y; /* [SOURCES] as the hidden layer saw them; inputs only if not SYMBOLS */
   const int32_t *symbol;
   vec state[2][UNITS][NS];
   vec kept[UNITS][NSAVE + 1];
@@ -56,10 +57,10 @@ typedef struct {
 
 INLINE int row_of(int a, int u) { return ROW0[a] + (SHARED[a] ? u / BLOCK : u); }
 
+typedef int32_t lane_numbers __attribute__((vector_size(4 * LANES), aligned(4)));
+
 INLINE ivec begun(const sequence *s, long t) {
-  vec live;
-  for (int l = 0; l < LANES; l++) live[l] = s->start[l] <= t;
-  return live > 0;
+  return __builtin_convertvector(*(const lane_numbers *)s->start, vec) <= splat((real)t);
 }
 
 /* ---- one step forward ---------------------------------------------------------------- */
@@ -71,14 +72,14 @@ INLINE void gather(vec *sum, const vec *table, int columns, const int32_t *symbo
   }
 }
 
+INLINE void add_source(vec *sum, const network *n, vec y, int m, int r0) {
+  const vec *w = n->weight + m * ROWS + r0;
+  UNROLL for (int r = 0; r < ROW_TILE; r++) sum[r] += w[r] * y;
+}
+
 INLINE void hidden(const network *n, const sequence *s, long t, step_data *d) {
   vec(*previous)[NS] = d->state[d->now], (*next)[NS] = d->state[!d->now];
   vec a[ROWS];
-  int f = FED_AT;
-  for (int k = 0; k < NF; k++) {
-    const int each = SHARED_STATE[k] ? BLOCK : 1;
-    UNROLL for (int u = 0; u < UNITS; u += each) d->y[f++] = previous[u][FEEDBACK[k]];
-  }
   d->y[ONE_AT] = splat(1);
 #if !SYMBOLS
   for (int m = 0; m < INPUTS; m++) d->y[m] = s->x[t * INPUTS + m];
@@ -86,9 +87,19 @@ INLINE void hidden(const network *n, const sequence *s, long t, step_data *d) {
   for (int r0 = 0; r0 < ROWS; r0 += ROW_TILE) {
     vec sum[ROW_TILE];
     UNROLL for (int r = 0; r < ROW_TILE; r++) sum[r] = n->weight[ONE_AT * ROWS + r0 + r];
-    for (int m = SYMBOLS ? FED_AT : 0; m < ONE_AT; m++) {
-      const vec y = d->y[m], *w = n->weight + m * ROWS + r0;
-      UNROLL for (int r = 0; r < ROW_TILE; r++) sum[r] += w[r] * y;
+#if !SYMBOLS
+    for (int m = 0; m < INPUTS; m++) add_source(sum, n, s->x[t * INPUTS + m], m, r0);
+#endif
+    /* From the last: h comes first among the fed-back values and is known last. Read where the
+     * previous step wrote them: one more copy would be one more wait for memory. */
+    int m = ONE_AT;
+    UNROLL for (int k = NF - 1; k >= 0; k--) {
+      const int each = SHARED_STATE[k] ? BLOCK : 1;
+      UNROLL for (int u = UNITS - each; u >= 0; u -= each) {
+        const vec y = previous[u][FEEDBACK[k]];
+        add_source(sum, n, y, --m, r0);
+        d->y[m] = y;
+      }
     }
     UNROLL for (int r = 0; r < ROW_TILE; r++) a[r0 + r] = sum[r];
   }
@@ -105,55 +116,91 @@ INLINE void hidden(const network *n, const sequence *s, long t, step_data *d) {
   }
 }
 
-/* ---- the traces ---------------------------------------------------------------------- */
+/* ---- the traces ----------------------------------------------------------------------
+ * One step adds slope[u,a] y[m] to every trace, after the old value has been multiplied by the
+ * carried state's own derivative. That is one multiplication, one load and one store each; so the
+ * factors of up to BLOCK_STEPS steps are kept, and the traces brought up to date when an error
+ * needs them: a product of a thin and a flat matrix, whose sums stay in registers.
+ */
+#define BLOCK_STEPS 8
+#define TRACES (UNITS * NTA)
+#define FIRST (SYMBOLS ? FED_AT : 0) /* a symbol's column is reached by its number */
 
-/* S[s] = Σ_q carry[s][q] S[q] + slope[s] y */
-INLINE void advance(vec *S, const vec (*carry)[NC + 1], const vec *slope, vec y) {
-#if RIGID
-  S[0] += slope[0] * y;
-#else
-  vec old[NC + 1];
-  for (int q = 0; q < NC; q++) old[q] = S[q];
-  for (int q = 0; q < NC; q++) {
-    vec sum = slope[q] * y;
-    for (int r = 0; r < NC; r++) sum += carry[q][r] * old[r];
-    S[q] = sum;
+typedef struct {
+  int count;
+  vec slope[BLOCK_STEPS][TRACES + 1];
+  vec y[BLOCK_STEPS][SOURCES];
+  vec carry[BLOCK_STEPS][UNITS];
+  const int32_t *symbol[BLOCK_STEPS];
+} pending;
+
+/* What this step adds, for later. */
+INLINE void remember(network *n, step_data *d, pending *w, const int masked, ivec live) {
+  vec(*previous)[NS] = d->state[d->now], (*next)[NS] = d->state[!d->now];
+  const int j = w->count++;
+  w->symbol[j] = d->symbol;
+  if (EVERY_STEP && d->y != w->y[j]) memcpy(w->y[j], d->y, sizeof w->y[j]);
+  UNROLL for (int u = 0; u < UNITS; u++) {
+    vec p[NP + 1], slope[NTA + 1], pslope[NTP + 1];
+    for (int k = 0; k < NP; k++) p[k] = n->param[k * UNITS + u];
+    step_jacobian(d->kept[u], previous[u], next[u], p, &w->carry[j][u], slope, pslope);
+    for (int k = 0; k < NTA; k++)
+      w->slope[j][u * NTA + k] = masked ? blend(live, slope[k], splat(0)) : slope[k];
+    for (int k = 0; k < NTP; k++) {
+      const vec now = masked ? blend(live, pslope[k], splat(0)) : pslope[k];
+      n->ptrace[u * NTP + k] = w->carry[j][u] * n->ptrace[u * NTP + k] + now;
+    }
   }
-#endif
 }
 
-INLINE void traces(network *n, step_data *d, const int masked, ivec live) {
-  vec(*previous)[NS] = d->state[d->now], (*next)[NS] = d->state[!d->now];
-  UNROLL for (int u = 0; u < UNITS; u++) {
-    vec p[NP + 1], carry[NC + 1][NC + 1], slope[NTA + 1][NC + 1], pslope[NTP + 1][NC + 1];
-    for (int k = 0; k < NP; k++) p[k] = n->param[k * UNITS + u];
-    step_jacobian(d->kept[u], previous[u], next[u], p, carry, slope, pslope);
-    if (masked)
-      for (int q = 0; q < NC; q++) {
-        for (int k = 0; k < NTA; k++) slope[k][q] = blend(live, slope[k][q], splat(0));
-        for (int k = 0; k < NTP; k++) pslope[k][q] = blend(live, pslope[k][q], splat(0));
-      }
-    for (int k = 0; k < NTA; k++) {
-      vec *S = n->trace + (u * NTA + k) * SOURCES * NC;
-#if SYMBOLS
-      if (FROM_X[TRACED[k]]) {
-        if (!RIGID)
-          for (int m = 0; m < INPUTS; m++) advance(S + m * NC, carry, slope[k], splat(0));
-        for (int q = 0; q < NC; q++)
-          for (int l = 0; l < LANES; l++) S[(long)d->symbol[l] * NC + q][l] += slope[k][q][l];
-      }
-#else
-      if (FROM_X[TRACED[k]])
-        UNROLL for (int m = 0; m < INPUTS; m++) advance(S + m * NC, carry, slope[k], d->y[m]);
-#endif
-      if (FROM_H[TRACED[k]])
-        UNROLL for (int m = FED_AT; m < ONE_AT; m++)
-          advance(S + m * NC, carry, slope[k], d->y[m]);
-      if (BIASED[TRACED[k]]) advance(S + ONE_AT * NC, carry, slope[k], splat(1));
+#define TILE_M (SOURCES - FIRST < 12 ? SOURCES - FIRST : 12)
+#define TILE_R (TRACES % 2 == 0 && REGISTERS == 32 ? 2 : 1)
+
+INLINE void flush_tile(vec *S, const vec *decay, const pending *w, int r, int m, const int count) {
+  vec sum[TILE_R][TILE_M];
+  UNROLL for (int i = 0; i < TILE_R; i++)
+    UNROLL for (int k = 0; k < count; k++) {
+      sum[i][k] = S[(r + i) * SOURCES + m + k];
+      if (!RIGID) sum[i][k] *= decay[i];
     }
-    for (int k = 0; k < NTP; k++)
-      advance(n->ptrace + (u * NTP + k) * NC, carry, pslope[k], splat(1));
+  for (int j = 0; j < w->count; j++)
+    UNROLL for (int i = 0; i < TILE_R; i++) {
+      const vec slope = w->slope[j][r + i];
+      UNROLL for (int k = 0; k < count; k++) sum[i][k] += slope * w->y[j][m + k];
+    }
+  UNROLL for (int i = 0; i < TILE_R; i++)
+    UNROLL for (int k = 0; k < count; k++) S[(r + i) * SOURCES + m + k] = sum[i][k];
+}
+
+INLINE void flush_symbols(vec *S, vec decay, const pending *w, int r) {
+  if (!RIGID)
+    for (int m = 0; m < INPUTS; m++) S[m] *= decay;
+  for (int j = 0; j < w->count; j++)
+    for (int l = 0; l < LANES; l++) S[w->symbol[j][l]][l] += w->slope[j][r][l];
+}
+
+static void flush(network *n, pending *w) {
+  vec decay[TRACES + 1];
+  if (w->count == 0) return;
+  if (!RIGID) /* what a step adds decays with every later step's carry */
+    for (int u = 0; u < UNITS; u++) {
+      vec later = splat(1);
+      for (int j = w->count - 1; j >= 0; j--) {
+        for (int k = 0; k < NTA; k++) w->slope[j][u * NTA + k] *= later;
+        later *= w->carry[j][u];
+      }
+      for (int k = 0; k < NTA; k++) decay[u * NTA + k] = later;
+    }
+  for (int r = 0; r < TRACES; r += TILE_R) {
+    int m = FIRST;
+    for (; m + TILE_M <= SOURCES; m += TILE_M) flush_tile(n->trace, decay + r, w, r, m, TILE_M);
+    for (; m < SOURCES; m++) flush_tile(n->trace, decay + r, w, r, m, 1);
   }
+  if (SYMBOLS)
+    for (int r = 0; r < TRACES; r++)
+      if (FROM_X[TRACED[r % AT_LEAST_1(NTA)]])
+        flush_symbols(n->trace + (long)r * SOURCES, decay[r], w, r);
+  w->count = 0;
 }
 
 /* ---- errors and weights -------------------------------------------------------------- */
@@ -233,9 +280,7 @@ INLINE void learn_row(network *n, const step_data *d, int a, int k, int u, const
     vec g = splat(0);
     for (int v = u; v < u + cells; v++) {
       if (direct) g += d_acc[v][a] * d->y[m];
-      if (k >= 0)
-        for (int q = 0; q < NC; q++)
-          g += d_previous[v][CARRIED[q]] * n->trace[((v * NTA + k) * SOURCES + m) * NC + q];
+      if (k >= 0) g += d_previous[v][CARRIED[0]] * n->trace[(v * NTA + k) * SOURCES + m];
     }
     change(n, n->weight + m * ROWS + row, n->sum_weight + m * ROWS + row, g);
   }
@@ -272,9 +317,7 @@ static void learn_hidden(network *n, step_data *d, const vec *d_h) {
   for (int k = 0; k < NP; k++)
     for (int u = 0; u < UNITS; u++) {
       vec g = d_p[u][k];
-      if (PTRACE_OF[k] >= 0)
-        for (int q = 0; q < NC; q++)
-          g += d_previous[u][CARRIED[q]] * n->ptrace[(u * NTP + PTRACE_OF[k]) * NC + q];
+      if (PTRACE_OF[k] >= 0) g += d_previous[u][CARRIED[0]] * n->ptrace[u * NTP + PTRACE_OF[k]];
       change(n, n->param + k * UNITS + u, n->sum_param + k * UNITS + u, g);
     }
 }
@@ -322,12 +365,14 @@ INLINE void add(vec *w, const vec *g, vec rate, long count) {
 /* Runs one sequence in every lane. seen: null, or [steps][OUTPUTS] for the outputs. */
 static void run_sequence(network *n, const sequence *s, int learning, vec *seen) {
   step_data d;
+  pending w;
+  w.count = 0;
   memset(d.state, 0, sizeof d.state);
   d.now = 0;
   n->worst = n->squared = n->absolute = splat(0);
   if (learning) {
-    clear(n->trace, (long)UNITS * NTA * SOURCES * NC);
-    clear(n->ptrace, UNITS * NTP * NC);
+    clear(n->trace, (long)TRACES * SOURCES);
+    clear(n->ptrace, UNITS * NTP);
     if (SUMS) {
       clear(n->sum_weight, (long)SOURCES * ROWS);
       clear(n->sum_param, NP * UNITS);
@@ -337,6 +382,7 @@ static void run_sequence(network *n, const sequence *s, int learning, vec *seen)
   for (long t = 0; t < s->steps; t++) {
     const int masked = t < s->together, last = t == s->steps - 1;
     const ivec live = masked ? begun(s, t) : (ivec){0};
+    d.y = w.y[w.count]; /* where remember() wants it */
     hidden(n, s, t, &d);
     if (masked)
       for (int u = 0; u < UNITS; u++)
@@ -344,12 +390,14 @@ static void run_sequence(network *n, const sequence *s, int learning, vec *seen)
           vec *v = &d.state[!d.now][u][k];
           *v = blend(live, *v, splat(0));
         }
+    if (learning && (EVERY_STEP || last)) flush(n, &w);
     if (EVERY_STEP || last || seen)
       target_step(n, s, t, &d, masked, live, learning && (EVERY_STEP || last),
                   seen ? seen + t * OUTPUTS : NULL);
     if (learning && !last) {
-      if (masked) traces(n, &d, 1, live);
-      else traces(n, &d, 0, live);
+      if (masked) remember(n, &d, &w, 1, live);
+      else remember(n, &d, &w, 0, live);
+      if (w.count == BLOCK_STEPS) flush(n, &w);
     }
     d.now = !d.now;
   }
