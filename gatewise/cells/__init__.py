@@ -1,6 +1,7 @@
 """The shipped cells, one file each, and their registry."""
 
 from gatewise.cells.coupled import CoupledLSTM
+from gatewise.cells.elementwise import ELSTM, MinGRU, MinLSTM
 from gatewise.cells.gru import GRU, GRUReset
 from gatewise.cells.layernorm import LayerNormLSTM
 from gatewise.cells.lstm import LSTM
@@ -10,6 +11,7 @@ from gatewise.cells.registry import REGISTRY, Entry, get_cell
 from gatewise.cells.rnn import RNN
 
 __all__ = [
+    "ELSTM",
     "GRU",
     "LSTM",
     "LSTM1997",
@@ -19,6 +21,8 @@ __all__ = [
     "Entry",
     "GRUReset",
     "LayerNormLSTM",
+    "MinGRU",
+    "MinLSTM",
     "PeepholeLSTM",
     "get_cell",
 ]

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gatewise.cells.coupled import CoupledLSTM
+from gatewise.cells.elementwise import ELSTM, MinGRU, MinLSTM
 from gatewise.cells.gru import GRU, GRUReset
 from gatewise.cells.layernorm import LayerNormLSTM
 from gatewise.cells.lstm import LSTM
@@ -68,6 +69,9 @@ REGISTRY: dict[str, Entry] = {
     "fgr": Entry(lambda: PeepholeLSTM(gate_feedback=True), "peephole LSTM, full gate recurrence"),
     "gru": Entry(GRU, "gated recurrent unit, reset after the product (torch)"),
     "gru-reset-before": Entry(GRUReset, "gated recurrent unit, reset before the product (paper)"),
+    "mingru": Entry(MinGRU, "GRU whose gates do not see the state"),
+    "minlstm": Entry(MinLSTM, "LSTM whose gates do not see the state"),
+    "elstm": Entry(ELSTM, "element-wise LSTM: gates see the state per unit"),
 }
 
 

@@ -44,8 +44,13 @@ class LocalPrograms:
         return dict(self.jacobian.outputs)[f"j_{state}__{state}_prev"] == 1
 
 
-def derive_local(trace: Trace, cut: frozenset[str] = frozenset()) -> LocalPrograms:
-    """The three programs of a pointwise cell with the edges of `cut` removed."""
+def derive_local(
+    trace: Trace, cut: frozenset[str] = frozenset(), also: tuple[str, ...] = ()
+) -> LocalPrograms:
+    """The three programs of a pointwise cell with the edges of `cut` removed.
+
+    States in `also` count as carried, whether or not their own past reaches them.
+    """
     programs = derive(trace, cut=cut)
     values, gradients = _expanded(programs.backward)
     adjoint = {s: symbol(f"d_new_{s}") for s in trace.states}
@@ -57,7 +62,7 @@ def derive_local(trace: Trace, cut: frozenset[str] = frozenset()) -> LocalProgra
 
     rows = {s: with_error(s, sympy.Integer(1)) for s in trace.states}
     error = with_error(trace.output, adjoint[trace.output])
-    carried = _carried(trace, rows)
+    carried = tuple(s for s in trace.states if s in also or s in _carried(trace, rows))
     carries = {s: tuple(q for q in carried if rows[s][f"{q}_prev"] != 0) for s in carried}
     inputs = tuple(n for n in programs.backward.inputs if not n.startswith("d_new_"))
     return LocalPrograms(
@@ -102,14 +107,14 @@ def _program(
     return straight_line(inputs, kept, outputs, prefix="v")
 
 
-def _carried(trace: Trace, rows: dict[str, dict[str, sympy.Expr]]) -> tuple[str, ...]:
+def _carried(trace: Trace, rows: dict[str, dict[str, sympy.Expr]]) -> set[str]:
     """States an error at the output, now or later, reaches through their previous value."""
     found: set[str] = set()
     reached = {trace.output}
     while reached:
         reached = {q for s in reached for q in trace.states if rows[s][f"{q}_prev"] != 0} - found
         found |= reached
-    return tuple(s for s in trace.states if s in found)
+    return found
 
 
 def _traced(

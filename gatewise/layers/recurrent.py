@@ -252,6 +252,26 @@ class Recurrent(nn.Module):
 
         return Stepper(self, batch, threads)
 
+    def run_with(
+        self,
+        runner: stack.Runner,
+        input: torch.Tensor | PackedSequence,
+        state: Any = None,
+        *,
+        lengths: torch.Tensor | Sequence[int] | None = None,
+        resets: torch.Tensor | None = None,
+        record: Sequence[str] = (),
+        seed: int | None = None,
+        offset: int = 0,
+    ) -> tuple[Any, ...]:
+        """A call whose every request to an executor goes through `runner`.
+
+        So that a learning rule can say which edges carry a gradient; otherwise as a plain call.
+        """
+        if seed is None and self._random:
+            seed = masks.fresh_seed()
+        return self._run(input, state, lengths, resets, record, seed, offset, runner)
+
     def dry_run(
         self,
         runner: stack.Runner,

@@ -1,5 +1,19 @@
 """How to differentiate is an object handed over, not a property of a layer."""
 
+from gatewise.learning.online import OnlineLearner
+from gatewise.learning.rtrl import DenseTraces
+from gatewise.learning.rules import BPTT, RTRL, HDetach, Part, Rule, Rule1997, TruncatedBPTT
 from gatewise.learning.traces import ForwardTraces
 
-__all__ = ["ForwardTraces"]
+__all__ = [
+    "BPTT",
+    "RTRL",
+    "DenseTraces",
+    "ForwardTraces",
+    "HDetach",
+    "OnlineLearner",
+    "Part",
+    "Rule",
+    "Rule1997",
+    "TruncatedBPTT",
+]

@@ -98,7 +98,7 @@ class ForwardTraces:
         values |= {n: out[f"save_{n}"] for n in local.saved}
         values |= {v: out[f"new_{s}"] for v, s in local.kept_in_state.items()}
         like = self.state[trace.output]
-        new = {s: _whole(out[f"new_{s}"], like) for s in trace.states}
+        new = {s: whole(out[f"new_{s}"], like) for s in trace.states}
         self._latest = _Step(values, x, fed_back, self.traces)
         after = self._advance(values, x, fed_back)
         if live is not None:
@@ -115,7 +115,7 @@ class ForwardTraces:
         self, values: dict[str, Any], x: torch.Tensor, fed_back: torch.Tensor
     ) -> dict[tuple[str, str], torch.Tensor]:
         local, like = self.local, self.state[self.layout.trace.output]
-        slopes = {n: _whole(v, like) for n, v in local.jacobian.run(values).items()}
+        slopes = {n: whole(v, like) for n, v in local.jacobian.run(values).items()}
         after: dict[tuple[str, str], torch.Tensor] = {}
         for s in local.carried:
             for leaf in local.traced[s]:
@@ -135,7 +135,7 @@ class ForwardTraces:
             raise RuntimeError("gradient needs a step before it")
         step, trace, local = self._latest, self.layout.trace, self.local
         found = local.error.run(step.values | {f"d_new_{trace.output}": d_output})
-        d = {n[2:]: _whole(v, d_output) for n, v in found.items()}
+        d = {n[2:]: whole(v, d_output) for n, v in found.items()}
         total: dict[str, torch.Tensor] = {}
         leaves = [a.name for a in trace.accumulators] + [f"p_{p}" for p in trace.parameters]
         for leaf in leaves:
@@ -145,16 +145,22 @@ class ForwardTraces:
                     if old is not None:
                         part = part + _as(d[f"{s}_prev"], old) * old
                 total[key] = part.sum(0)
-        return _as_weights(self.layout, total)
+        return as_weights(self.layout, total)
 
 
-def check_traceable(layout: Layout, cut: frozenset[str]) -> None:
-    """Raise ValueError where traces of size O(weights) do not exist for this cell and cut."""
+def check_cell(layout: Layout) -> None:
+    """Raise ValueError where derivatives cannot be carried forward for this cell."""
     trace, name = layout.trace, type(layout.trace.cell).__name__
     if not trace.pointwise:
         raise ValueError(f"traces need a cell of one pointwise pass over its units, got {name}")
     if layout.proj_size:
         raise ValueError(f"traces need a layer without projection, got {layout.proj_size}")
+
+
+def check_traceable(layout: Layout, cut: frozenset[str]) -> None:
+    """Raise ValueError where traces of size O(weights) do not exist for this cell and cut."""
+    check_cell(layout)
+    trace, name = layout.trace, type(layout.trace.cell).__name__
     check_cut(trace, cut)
     open_edges = [s for s in trace.feedback if s not in cut]
     if open_edges:
@@ -195,8 +201,8 @@ def _spread(
     return parts
 
 
-def _as_weights(layout: Layout, total: dict[str, torch.Tensor]) -> Weights:
-    """Gradients by leaf as gradients of the executor's weights."""
+def as_weights(layout: Layout, total: dict[str, torch.Tensor]) -> Weights:
+    """Gradients by leaf ("a_GATE x", "a_GATE h", "a_GATE", "p_PARAM") as those of the weights."""
     trace = layout.trace
     accumulators = {g: [a for a in trace.accumulators if a.gate == g] for g in trace.gates}
 
@@ -246,7 +252,8 @@ def _as(slope: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
     return slope if like.dim() == slope.dim() else slope.unsqueeze(-1)
 
 
-def _whole(value: Any, like: torch.Tensor) -> torch.Tensor:
+def whole(value: Any, like: torch.Tensor) -> torch.Tensor:
+    """A program's output as a tensor of the units' shape; it may be a number."""
     if isinstance(value, torch.Tensor):
         return value.expand_as(like)
     return torch.full_like(like, float(value))
