@@ -70,7 +70,7 @@ def train(
         int | None, typer.Option(help="Steps per chunk of truncated BPTT (default 64)")
     ] = None,
     batch: Annotated[int | None, typer.Option(help="Parallel streams (default 16)")] = None,
-    lr: Annotated[float | None, typer.Option(help="Peak learning rate (default 0.01)")] = None,
+    lr: Annotated[float | None, typer.Option(help="Peak learning rate (default 0.005)")] = None,
     clip: Annotated[
         float | None, typer.Option(help="Largest norm of the gradient (default 1)")
     ] = None,

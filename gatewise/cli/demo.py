@@ -12,7 +12,7 @@ from gatewise import benchmark
 from gatewise.models import Sampling, Settings, load_checkpoint, load_language_model, runs
 from gatewise.models.checkpoint import write_atomically
 
-PROMPT = "class Reader:\n    "
+PROMPT = "import os\n\ndef "
 _LENGTH = 500
 
 

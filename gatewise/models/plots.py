@@ -66,15 +66,17 @@ def plot_activity(
     records: Mapping[str, torch.Tensor],
     path: str | Path,
     title: str,
+    output: str = "h",
     layer: int = -1,
 ) -> None:
     """A heat map per gate and state, tokens from left to right, units from top to bottom.
 
-    Of `records` (name -> [L, T, H]) the `layer` is shown, of that the units whose last-named
-    state varies most, the slowest first: a unit that remembers is a long bar at the top.
+    Of `records` (name -> [L, T, H]) the `layer` is shown, of that the units whose `output`
+    varies most, those whose last-named state moves slowest first: a unit that remembers is a
+    long bar at the top.
     """
     panels = {name: r[layer].float() for name, r in records.items()}  # [T, H]
-    chosen = _choose_units(list(panels.values())[-1])
+    chosen = _choose_units(panels[output], list(panels.values())[-1])
     width = max(6.0, 2.2 + 0.155 * len(tokens))
     figure = new_figure(width, 1.0 + 1.55 * len(panels))
     rows = figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
@@ -98,10 +100,10 @@ def plot_activity(
     write_figure(figure, path)
 
 
-def _choose_units(state: torch.Tensor) -> list[int]:
-    """Units [T, H] that vary most, ordered from the slowest to the fastest."""
+def _choose_units(output: torch.Tensor, state: torch.Tensor) -> list[int]:
+    """Units whose output [T, H] varies most, ordered by how slowly their state [T, H] moves."""
+    chosen = output.std(dim=0, correction=0).topk(min(_UNITS, output.shape[1])).indices
     spread = state.std(dim=0, correction=0)
-    chosen = spread.topk(min(_UNITS, state.shape[1])).indices
     moves = (state[1:] - state[:-1]).abs().mean(0) / (spread + 1e-6)
     return chosen[moves[chosen].argsort()].tolist()
 

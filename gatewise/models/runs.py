@@ -127,7 +127,8 @@ def picture(run: Run) -> list[Path]:
     }
     labels = [vocabulary.tokens[k] for k in shown.tolist()]
     where = f", layer {config.num_layers}" if config.num_layers > 1 else ""
-    plot_activity(labels, records, gates, f"Gates and states over held-out text ({size}{where})")
+    title = f"Gates and states over held-out text ({size}{where})"
+    plot_activity(labels, records, gates, title, trace(model.recurrent.cell).output)
     return [curve, gates]
 
 

@@ -51,7 +51,7 @@ class Settings:
     minutes: float | None = None
     batch: int = 16
     chunk: int = 64
-    learning_rate: float = 1e-2
+    learning_rate: float = 5e-3
     warmup: int = 100  # steps, at most a tenth of all
     weight_decay: float = 0.01
     clip: float = 1.0  # largest norm of the gradient
