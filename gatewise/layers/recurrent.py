@@ -303,7 +303,8 @@ class Recurrent(nn.Module):
     ) -> tuple[stack.Call, torch.Tensor, list[Result]]:
         directions = self._plan[0]
         like = self.weights_of(directions[0])["weight_ih"]
-        autocast = torch.is_autocast_enabled(like.device.type)
+        device = like.device.type
+        autocast = device != "meta" and torch.is_autocast_enabled(device)
         signals = directions[0].layout.trace.signals
         names = check.record_names(record, signals) if record else ()
         if seed is not None or offset:

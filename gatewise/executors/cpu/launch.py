@@ -18,6 +18,10 @@ def obstacles(request: Request) -> list[str]:
     trace, x = request.trace, request.x
     if x.device.type != "cpu":
         return [f"the C kernel runs on the CPU, the input is on {x.device.type}"]
+    if type(x) is not torch.Tensor and type(x) is not torch.nn.Parameter:
+        return [f"the C kernel reads plain tensors, the input is a {type(x).__name__}"]
+    if torch.jit.is_tracing():
+        return ["torch.jit.trace does not see what the C kernel does"]
     if x.dtype not in _DTYPES:
         return [f"the C kernel computes in float32 or float64, the input is {x.dtype}"]
     found = []
