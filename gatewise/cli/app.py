@@ -333,6 +333,47 @@ def _source(name: str, traced: Any) -> str:
 
 
 @app.command()
+def gradients(
+    cells: Annotated[str, typer.Option(help="Names of `gatewise cells`, with commas.")] = (
+        "rnn,lstm-1997,lstm,gru"
+    ),
+    steps: Annotated[
+        int, typer.Option("--T", help="Steps from the first input to the loss.")
+    ] = 200,
+    hidden: Annotated[int, typer.Option(help="Units.")] = 32,
+    training: Annotated[int, typer.Option(help="Updates before the second look; 0: none.")] = 200,
+    seed: Annotated[int, typer.Option(help="Seed of weights and data.")] = 0,
+    plot: Annotated[Path | None, typer.Option(help="Write a picture (PNG) there.")] = None,
+    as_json: Annotated[bool, _JSON] = False,
+) -> None:
+    """Show how far errors reach back: gradient norms by lag, for several cells.
+
+    Each cell as it starts, after training to recall its first input, and with its recurrent edges
+    cut (the 1997 rule); then an LSTM with several forget biases and a plain network with several
+    recurrent gains.
+
+    Example: gatewise gradients --cells rnn,lstm1997,lstm,gru --T 200 --plot flow.png
+    """
+    from dataclasses import asdict
+
+    from gatewise.diagnostics import plot_gradient_flow, study
+
+    with _checked():
+        wanted = [c.strip() for c in cells.split(",") if c.strip()]
+        with console.errors.status("measuring gradients"):
+            flows = list(study(wanted, steps, hidden, training, seed))
+        if plot is not None:
+            plot_gradient_flow(flows, plot)
+    if as_json:
+        print(json.dumps([asdict(f) for f in flows]))
+        return
+    lags = tuple(k for k in (1, 10, 50, 100, 200, 500, 1000) if k < steps)
+    console.output.print(console.gradients_table(flows, lags))
+    if plot is not None:
+        console.note(f"wrote {plot}")
+
+
+@app.command()
 def demo(
     out: Annotated[Path, typer.Option(help="Folder for what the demo writes.")] = Path("demo"),
     minutes: Annotated[float, typer.Option(help="Time to train.")] = 2.0,

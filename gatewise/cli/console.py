@@ -23,6 +23,7 @@ from rich.text import Text
 
 if TYPE_CHECKING:
     from gatewise.benchmark import Timing
+    from gatewise.diagnostics import Flow
     from gatewise.models.runs import Run
 
 errors = Console(stderr=True, highlight=False)
@@ -130,6 +131,24 @@ def cells_table(cells: list[dict[str, Any]]) -> Table:
         parts = f"\n{', '.join(c['gates'])} → {', '.join(c['states'])}"
         what = Text.assemble(c["summary"], (parts, "cyan"), ("\n" + c["source"], "dim"))
         table.add_row(c["name"], what, "yes" if c["kernel"] else "no")
+    return table
+
+
+def gradients_table(flows: list[Flow], lags: tuple[int, ...]) -> Table:
+    """Gradient norms by lag: a row per network and state."""
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    table.add_column("network", no_wrap=True)
+    for title in ("by", *(f"lag {k}" for k in lags), "weights", "clipped at 1"):
+        table.add_column(title, justify="right", no_wrap=True)
+    for f in flows:
+        for k, (state, norms) in enumerate(f.states.items()):
+            row = [f"{norms[lag - 1]:.0e}" for lag in lags]
+            last = [f"{f.weight_norm:.1e}", f"{f.clipped_norm:.1e}"] if k == 0 else ["", ""]
+            table.add_row(f.label if k == 0 else "", state, *row, *last)
+        if f.kept is not None:
+            table.add_row(
+                "", "∏ forget", *(f"{f.kept[min(lag, len(f.kept)) - 1]:.0e}" for lag in lags)
+            )
     return table
 
 
