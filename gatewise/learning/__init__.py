@@ -1,5 +1,6 @@
 """How to differentiate is an object handed over, not a property of a layer."""
 
+from gatewise.learning.data import Chunk, Chunks, packed_chunks, stream_chunks, token_chunks
 from gatewise.learning.online import OnlineLearner
 from gatewise.learning.rtrl import DenseTraces
 from gatewise.learning.rules import BPTT, RTRL, HDetach, Part, Rule, Rule1997, TruncatedBPTT
@@ -8,6 +9,8 @@ from gatewise.learning.traces import ForwardTraces
 __all__ = [
     "BPTT",
     "RTRL",
+    "Chunk",
+    "Chunks",
     "DenseTraces",
     "ForwardTraces",
     "HDetach",
@@ -16,4 +19,7 @@ __all__ = [
     "Rule",
     "Rule1997",
     "TruncatedBPTT",
+    "packed_chunks",
+    "stream_chunks",
+    "token_chunks",
 ]
