@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from importlib.resources import files
 
+import sympy
 import torch
 
 from gatewise.equations import (
@@ -240,12 +241,11 @@ def step_source(network: Network) -> str:
     where |= {f"p_{p}": f"p[{k}]" for k, p in enumerate(t.parameters)}
     back = where | {n: f"kept[{k}]" for k, n in enumerate(local.saved)}
     back |= {v: f"next[{t.states.index(s)}]" for v, s in local.kept_in_state.items()}
-    forward = _function(
-        "step_forward(const vec *a, const vec *previous, const vec *p, vec *next, vec *kept)",
+    forward = _together(
         where | {a.name: f"a[{k}]" for k, a in enumerate(t.accumulators)},
         local.forward,
-        {f"new_{s}": f"next[{k}]" for k, s in enumerate(t.states)}
-        | {f"save_{n}": f"kept[{k}]" for k, n in enumerate(local.saved)},
+        {f"new_{s}": f"next[u][{k}]" for k, s in enumerate(t.states)}
+        | {f"save_{n}": f"kept[u][{k}]" for k, n in enumerate(local.saved)},
     )
     leaves = {a.name: f"d_acc[{k}]" for k, a in enumerate(t.accumulators)}
     leaves |= {f"{s}_prev": f"d_previous[{k}]" for k, s in enumerate(t.states)}
@@ -272,6 +272,48 @@ def step_source(network: Network) -> str:
         target,
     )
     return "\n\n".join([forward, error, jacobian])
+
+
+def _together(inputs: dict[str, str], program: Program, target: dict[str, str]) -> str:
+    """The forward step of all units, statement by statement and not unit by unit.
+
+    A step waits for one sigmoid after another, each some 60 cycles long; a processor looks a
+    hundred instructions ahead at most, so what can run side by side must stand side by side.
+    """
+    depth: dict[str, int] = {}
+    for name, e in program.body:
+        depth[name] = 1 + max((depth.get(s.name, 0) for s in e.free_symbols), default=0)
+    body = sorted(program.body, key=lambda statement: depth[statement[0]])
+    lines = []
+    for name, e in body:
+        lines.append(f"  vec all_{name}[UNITS];")
+        lines.append(_each_unit(inputs, depth, e, f"all_{name}[u]"))
+    for name, e in program.outputs:
+        if name in target:
+            lines.append(_each_unit(inputs, depth, e, target[name]))
+    signature = (
+        "INLINE void step_forward(const vec (*all)[NG], const vec (*previous)[NS], const vec *param,"
+        "\n                         vec (*next)[NS], vec (*kept)[NSAVE + 1]) {"
+    )
+    return "\n".join([signature, *lines, "}"])
+
+
+def _each_unit(inputs: dict[str, str], made: dict[str, int], e: sympy.Expr, target: str) -> str:
+    """One statement for every unit: `target` may say u."""
+    where = {"a": "all[u]", "previous": "previous[u]"}
+    bound = []
+    for s in sorted(e.free_symbols, key=str):
+        name = str(s)
+        if name in made:
+            source = f"all_{name}[u]"
+        else:
+            buffer, _, index = inputs[name].partition("[")
+            source = f"param[{index[:-1]} * UNITS + u]"
+            if buffer in where:
+                source = f"{where[buffer]}[{index}"
+        bound.append(f"const vec {name} = {source};")
+    text = f"{target} = {expression(e, C)};"
+    return "  UNROLL for (int u = 0; u < UNITS; u++) { " + " ".join([*bound, text]) + " }"
 
 
 def _function(

@@ -35,7 +35,6 @@
 #define HEAD_ONE (HEAD_UNITS + UNITS)
 #define SUMS (EVERY_STEP && !STEPWISE)
 #define AT_LEAST_1(n) ((n) < 1 ? 1 : (n))
-#define UNROLL _Pragma("GCC unroll 32")
 
 typedef struct {
   vec *weight, *param, *head;
@@ -107,13 +106,11 @@ INLINE void hidden(const network *n, const sequence *s, long t, step_data *d) {
   d->symbol = s->symbol + t * LANES;
   gather(a, n->weight, ROWS, d->symbol, ROWS);
 #endif
-  UNROLL for (int u = 0; u < UNITS; u++) {
-    vec unit[NG], p[NP + 1];
-    for (int k = 0; k < NG; k++) unit[k] = a[row_of(k, u)];
-    for (int k = 0; k < NP; k++) p[k] = n->param[k * UNITS + u];
-    step_forward(unit, previous[u], p, next[u], d->kept[u]);
-    d->h[u] = next[u][0];
-  }
+  vec unit[UNITS][NG];
+  UNROLL for (int u = 0; u < UNITS; u++)
+    for (int k = 0; k < NG; k++) unit[u][k] = a[row_of(k, u)];
+  step_forward(unit, previous, n->param, next, d->kept);
+  UNROLL for (int u = 0; u < UNITS; u++) d->h[u] = next[u][0];
 }
 
 /* ---- the traces ----------------------------------------------------------------------

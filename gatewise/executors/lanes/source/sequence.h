@@ -7,6 +7,8 @@
  */
 #include <math.h>
 
+#define UNROLL _Pragma("GCC unroll 32")
+
 typedef uint32_t uvec __attribute__((vector_size(4 * LANES)));
 typedef uint64_t pairs __attribute__((vector_size(4 * LANES))); /* two lanes in each number */
 
