@@ -292,8 +292,8 @@ def _together(inputs: dict[str, str], program: Program, target: dict[str, str]) 
         if name in target:
             lines.append(_each_unit(inputs, depth, e, target[name]))
     signature = (
-        "INLINE void step_forward(const vec (*all)[NG], const vec (*previous)[NS], const vec *param,"
-        "\n                         vec (*next)[NS], vec (*kept)[NSAVE + 1]) {"
+        "INLINE void step_forward(const vec (*all)[NG], const vec (*previous)[NS],"
+        "\n                         const vec *param, vec (*next)[NS], vec (*kept)[NSAVE + 1]) {"
     )
     return "\n".join([signature, *lines, "}"])
 
