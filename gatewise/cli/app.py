@@ -86,7 +86,7 @@ def train(
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Random seed (default 0)")] = None,
     threads: Annotated[int | None, typer.Option(help="CPU threads (default all)")] = None,
-    executor: Annotated[str, typer.Option(help="auto, cpu or reference")] = "auto",
+    executor: Annotated[str, typer.Option(help="auto, cpu, scan or reference")] = "auto",
     resume: Annotated[
         bool,
         typer.Option(
@@ -209,7 +209,7 @@ def sample(
     cell: Annotated[
         str | None, typer.Option(help="FILE.py:CLASS, for a model trained with a cell from a file.")
     ] = None,
-    executor: Annotated[str, typer.Option(help="auto, cpu or reference")] = "auto",
+    executor: Annotated[str, typer.Option(help="auto, cpu, scan or reference")] = "auto",
     as_json: Annotated[bool, _JSON] = False,
 ) -> None:
     """Stream text from a trained model, token by token, in constant memory.

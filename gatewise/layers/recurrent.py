@@ -41,7 +41,8 @@ class Recurrent(nn.Module):
         proj_size: P, if not 0: the output state is projected from H to P numbers.
         device: where the parameters are made.
         dtype: floating-point type of the parameters, and so of inputs and states.
-        executor: "auto", "cpu" (the compiled kernel) or "reference".
+        executor: "auto", "cpu" (the compiled kernel), "scan" (all steps at once, for the few cells
+            whose gates do not see the state) or "reference".
         strict: raise SlowPathError where the compiled kernel cannot run.
         zoneout: probability that a unit keeps its previous state (Krueger et al., 2016), for
             every state but fed-back gates, or a dict by state name.
