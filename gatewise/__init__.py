@@ -1,5 +1,6 @@
 """gatewise: gated recurrent networks from their equations."""
 
+from gatewise import learning
 from gatewise.cells.registry import get_cell
 from gatewise.equations.cell import Cell
 from gatewise.equations.functions import (
@@ -21,12 +22,14 @@ from gatewise.equations.functions import (
 from gatewise.executors.choose import SlowPathError
 from gatewise.layers import GRU, LSTM, RNN, Recurrent, ShapeError, explain
 from gatewise.layers import initialise as init
+from gatewise.learning import OnlineLearner
 
 __all__ = [
     "GRU",
     "LSTM",
     "RNN",
     "Cell",
+    "OnlineLearner",
     "Recurrent",
     "ShapeError",
     "SlowPathError",
@@ -38,6 +41,7 @@ __all__ = [
     "hard_tanh",
     "identity",
     "init",
+    "learning",
     "log",
     "mean",
     "normalise",
