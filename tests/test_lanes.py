@@ -396,6 +396,25 @@ def test_a_network_that_has_met_its_criterion_stays_as_it_is() -> None:
     assert all(torch.equal(v, before[n]) for n, v in free.parameters().items())
 
 
+def test_fitting_in_pieces_is_training_at_once() -> None:
+    network, task = small()
+    whole, pieces = (Lanes(network, 2, 0.3, task, Criterion(0.0)) for _ in range(2))
+    start = random_parameters(network, 2, 0.1)
+    whole.load(start)
+    pieces.load(start)
+    whole.train(40)
+    seen: list[int] = []
+    pieces.fit(40, lambda lanes: seen.append(int(lanes.number[0])), seconds=1e-4)
+    assert seen[-1] == 40 and len(seen) > 1
+    for n, v in whole.parameters().items():
+        assert torch.equal(pieces.parameters()[n], v)
+    pieces.fit(40)  # nothing left to do
+    assert pieces.number[0] == 40
+    done = Lanes(network, 1, 0.3, task, Criterion(10.0, window=3))
+    done.fit(10**9)
+    assert done.solved == [3]
+
+
 def test_stopping_rule_counts_as_python_does() -> None:
     network, task = small()
     criterion = Criterion(0.25, window=6, most_wrong=1, error=0.02)
@@ -442,6 +461,7 @@ def test_learns_adding_over_a_short_lag() -> None:
         (lambda: Lanes(small()[0], 0, 0.1), "count must be positive, got 0"),
         (lambda: Lanes(small()[0], 2, [0.1]), "rate must be one number or 2, got 1"),
         (lambda: Lanes(small()[0], 2, 0.1).train(1), "train needs a task"),
+        (lambda: Lanes(*small()[:1], 2, 0.1, small()[1]).fit(0), "most must be positive, got 0"),
         (
             lambda: Lanes(Network(LSTM1997(), 3, 4, 1), 1, 0.1, adding(50)),
             "network.inputs must be 2 for the task adding 50, got 3",

@@ -6,7 +6,8 @@ Shapes: N networks, G groups of L lanes (N <= G·L), T steps, B sequences, I inp
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -285,6 +286,30 @@ class Lanes:
             ]
             going += _invoke(self._lib.gw_train, numbers, pointers)
         return going > 0
+
+    def fit(
+        self, most: int, progress: Callable[[Lanes], None] | None = None, seconds: float = 0.25
+    ) -> None:
+        """Train until every network has met the criterion or drawn `most` sequences.
+
+        In pieces of about `seconds`, so that it can be interrupted (Ctrl-C leaves a state to save
+        and go on from) and `progress(self)` be called after each.
+
+        Raises:
+            ValueError: there is no task, or `most` or `seconds` is not positive.
+        """
+        for name, value in {"most": most, "seconds": seconds}.items():
+            if not value > 0:
+                raise ValueError(f"{name} must be positive, got {value}")
+        piece, going = 1, bool((self.met == 0).any())
+        while going and (left := most - int(self.number[: self.count].max())) > 0:
+            piece = min(piece, left)
+            start = time.perf_counter()
+            going = self.train(piece)
+            spent = max(time.perf_counter() - start, 1e-6)
+            piece = max(1, int(piece * min(seconds / spent, 8.0)))
+            if progress is not None:
+                progress(self)
 
     def _pointers(self, g: int) -> list[int]:
         rate = self.rates[g * self.lanes : (g + 1) * self.lanes]
