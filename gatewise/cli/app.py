@@ -254,6 +254,7 @@ def cells(as_json: Annotated[bool, _JSON] = False) -> None:
 
 def _describe(name: str, entry: Any) -> dict[str, Any]:
     from gatewise.equations import trace
+    from gatewise.equations.phases import derive_phases
 
     cell = entry.make()
     traced = trace(cell)
@@ -262,7 +263,7 @@ def _describe(name: str, entry: Any) -> dict[str, Any]:
         "summary": entry.summary,
         "gates": list(traced.gates),
         "states": list(traced.states),
-        "kernel": traced.pointwise,
+        "passes": 1 if traced.pointwise else len(derive_phases(traced).phases),
         "source": cell.source,
     }
 
@@ -313,18 +314,15 @@ def show(
 
 def _backward(name: str, traced: Any) -> str:
     from gatewise.equations import derive, display
+    from gatewise.equations.phases import derive_phases
 
-    if not traced.pointwise:
-        raise BadInput(
-            f"{name} is not one pointwise pass over the units: autograd runs backward "
-            "through the reference, and no backward program is derived"
-        )
-    return display.program(derive(traced).backward)
+    if traced.pointwise:
+        return display.program(derive(traced).backward)
+    steps = reversed([*enumerate(derive_phases(traced).phases)])
+    return "\n\n".join(f"phase {k}\n{display.program(p.backward)}" for k, p in steps)
 
 
 def _source(name: str, traced: Any) -> str:
-    if not traced.pointwise:
-        raise BadInput(f"{name} has no C kernel: it is not one pointwise pass over the units")
     try:
         from gatewise.executors.cpu import source
     except ImportError:
@@ -334,9 +332,9 @@ def _source(name: str, traced: Any) -> str:
 
 @app.command()
 def gradients(
-    cells: Annotated[str, typer.Option(help="Names of `gatewise cells`, with commas.")] = (
-        "rnn,lstm-1997,lstm,gru"
-    ),
+    cells: Annotated[
+        str, typer.Option(help="Names of `gatewise cells` or FILE.py:CLASS, commas.")
+    ] = ("rnn,lstm-1997,lstm,gru"),
     steps: Annotated[
         int, typer.Option("--T", help="Steps from the first input to the loss.")
     ] = 200,
@@ -365,9 +363,9 @@ def gradients(
         if plot is not None:
             plot_gradient_flow(flows, plot)
     if as_json:
-        print(json.dumps([asdict(f) for f in flows]))
+        print(json.dumps([{"label": f.label, **asdict(f)} for f in flows]))
         return
-    lags = tuple(k for k in (1, 10, 50, 100, 200, 500, 1000) if k < steps)
+    lags = tuple(k for k in (1, 10, 100, 1000, 10_000) if k < steps - 1) + (steps - 1,)
     console.output.print(console.gradients_table(flows, lags))
     if plot is not None:
         console.note(f"wrote {plot}")

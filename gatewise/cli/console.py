@@ -126,29 +126,29 @@ def cells_table(cells: list[dict[str, Any]]) -> Table:
     table = Table(box=None, header_style="bold", pad_edge=False)
     table.add_column("cell", no_wrap=True)
     table.add_column("what it is, its gates and states, its source")
-    table.add_column("kernel")
+    table.add_column("passes", justify="right")
     for c in cells:
         parts = f"\n{', '.join(c['gates'])} → {', '.join(c['states'])}"
         what = Text.assemble(c["summary"], (parts, "cyan"), ("\n" + c["source"], "dim"))
-        table.add_row(c["name"], what, "yes" if c["kernel"] else "no")
+        table.add_row(c["name"], what, str(c["passes"]))
     return table
 
 
 def gradients_table(flows: list[Flow], lags: tuple[int, ...]) -> Table:
-    """Gradient norms by lag: a row per network and state."""
+    """Gradient norms by lag, a row per network and state; the weights' norm, cut by clipping."""
     table = Table(box=None, header_style="bold", pad_edge=False)
-    table.add_column("network", no_wrap=True)
-    for title in ("by", *(f"lag {k}" for k in lags), "weights", "clipped at 1"):
+    table.add_column("network")
+    for title in ("by", *(f"lag {k}" for k in lags), "weights", "wrong"):
         table.add_column(title, justify="right", no_wrap=True)
     for f in flows:
-        for k, (state, norms) in enumerate(f.states.items()):
+        clipped = f" → {f.clipped_norm:g}" if f.clipped_norm < f.weight_norm else ""
+        last = [f"{f.weight_norm:.0e}{clipped}", "" if f.wrong is None else f"{f.wrong:.0%}"]
+        curves = dict(f.states)
+        if f.stage == "edges cut" and f.forgotten:
+            curves["∏ f"] = f.forgotten
+        for k, (state, norms) in enumerate(curves.items()):
             row = [f"{norms[lag - 1]:.0e}" for lag in lags]
-            last = [f"{f.weight_norm:.1e}", f"{f.clipped_norm:.1e}"] if k == 0 else ["", ""]
-            table.add_row(f.label if k == 0 else "", state, *row, *last)
-        if f.kept is not None:
-            table.add_row(
-                "", "∏ forget", *(f"{f.kept[min(lag, len(f.kept)) - 1]:.0e}" for lag in lags)
-            )
+            table.add_row("" if k else f.label, state, *row, *([] if k else last))
     return table
 
 

@@ -15,13 +15,14 @@ again, its four gates are kept.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import sympy
 
-from gatewise.equations.functions import _Symbolic
+from gatewise.equations.functions import Mean, _Symbolic
 from gatewise.equations.trace import Trace, evaluate, symbol
 
 Assignment = tuple[str, sympy.Expr]
@@ -72,7 +73,7 @@ def edges(trace: Trace) -> tuple[str, ...]:
     """
     if not trace.pointwise:  # its other passes hold no per-unit recurrent weights
         return trace.feedback
-    values, _ = _hoist(trace.new_states, trace)
+    values, _ = hoist(trace.new_states, trace)
     closed = _through_parameters(trace, values, trace.parameters)
     found = {p for names in closed.values() for p in names}
     return (*trace.feedback, *(p for p in trace.parameters if p in found))
@@ -134,7 +135,7 @@ def derive(
     signals = {**trace.signals, **states}
     outputs = {f"new_{s}": e for s, e in states.items()}
     outputs |= {f"rec_{r}": signals[r] for r in record}
-    values, hoisted = _hoist(outputs, trace)
+    values, hoisted = hoist(outputs, trace)
     gradients = _reverse(trace, values, hoisted, cut)
     fixed = (
         *(f"{s}_prev" for s in trace.states),
@@ -163,20 +164,23 @@ def derive(
     return StepPrograms(forward, backward, saved, in_state)
 
 
-def _hoist(
+def hoist(
     outputs: dict[str, sympy.Expr], trace: Trace
 ) -> tuple[list[Assignment], dict[str, sympy.Expr]]:
-    """Give every function application a name; outputs become polynomials in those names."""
+    """Give every function application a name; outputs become polynomials in those names.
+
+    Returns the functions in the order they can be evaluated, and the outputs in their names.
+    """
     names: dict[sympy.Expr, sympy.Symbol] = {}
     order: list[Assignment] = []
     taken: set[str] = set()
     gate_of = {symbol(a.name): a.gate for a in trace.accumulators}
 
-    def name_for(arg: sympy.Expr) -> str:
+    def name_for(arg: sympy.Expr, kind: str) -> str:
         gates = {gate_of[s] for s in arg.free_symbols if s in gate_of}
-        base = f"y_{gates.pop()}" if len(gates) == 1 else "y"
+        base = f"{kind}_{gates.pop()}" if len(gates) == 1 else kind
         name, k = base, 2
-        while name in taken or name == "y":
+        while name in taken or name == kind:
             name, k = f"{base}{k}", k + 1
         taken.add(name)
         return name
@@ -189,7 +193,7 @@ def _hoist(
         if not isinstance(e, _Symbolic):
             return e
         if e not in names:
-            names[e] = symbol(name_for(args[0]))
+            names[e] = symbol(name_for(args[0], "m" if isinstance(e, Mean) else "y"))
             order.append((names[e].name, e))
         return names[e]
 
@@ -211,12 +215,35 @@ def _reverse(
         return sympy.diff(expr.args[0].xreplace(away), symbol(leaf))
 
     loss = sum((symbol(f"d_{n}") * e for n, e in outputs.items()), sympy.Integer(0))
+    by = chain(values, loss, inner)
+    gradients = {f"g_{a.name}": by(a.name) for a in trace.accumulators}
+    gradients |= {f"g_{s}_prev": by(f"{s}_prev") for s in trace.states}
+    gradients |= {f"g_p_{p}": by(f"p_{p}") for p in trace.parameters}
+    return gradients
+
+
+def _argument_slope(value: str, expr: sympy.Expr, leaf: str) -> sympy.Expr:
+    return sympy.diff(expr.args[0], symbol(leaf))
+
+
+def chain(
+    values: list[Assignment],
+    loss: sympy.Expr,
+    inner: Callable[[str, sympy.Expr, str], sympy.Expr] = _argument_slope,
+    arriving: Mapping[str, sympy.Expr] = MappingProxyType({}),
+) -> Callable[[str], sympy.Expr]:
+    """The chain rule: a function from a leaf's name to the derivative of `loss` by it.
+
+    `values` are the functions the loss is made of, first to last; `inner` is the derivative of
+    a value's argument by a leaf; `arriving` adds to a value's adjoint what reaches it from
+    elsewhere.
+    """
     adjoint: dict[str, sympy.Expr] = {}
     # From the last value to the first: a value's adjoint is complete once every later value
     # that uses it has been visited.
     for i in range(len(values) - 1, -1, -1):
         name, _ = values[i]
-        total = sympy.diff(loss, symbol(name))
+        total = sympy.diff(loss, symbol(name)) + arriving.get(name, 0)
         for later, expr in values[i + 1 :]:
             slope = expr.fdiff().subs(expr, symbol(later)) * inner(later, expr, name)
             total += adjoint[later] * slope
@@ -230,10 +257,7 @@ def _reverse(
                 total += adjoint[name] * expr.fdiff().subs(expr, symbol(name)) * slope
         return sympy.factor_terms(total)  # (d_c + u) y rather than d_c y + u y
 
-    gradients = {f"g_{a.name}": by(a.name) for a in trace.accumulators}
-    gradients |= {f"g_{s}_prev": by(f"{s}_prev") for s in trace.states}
-    gradients |= {f"g_p_{p}": by(f"p_{p}") for p in trace.parameters}
-    return gradients
+    return by
 
 
 def _kept(

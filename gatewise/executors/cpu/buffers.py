@@ -9,13 +9,12 @@ from __future__ import annotations
 import ctypes
 import functools
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch.nn.functional import pad
 
 from gatewise.equations.layout import Weights
-from gatewise.equations.trace import Trace
 from gatewise.executors import reference
 from gatewise.executors.cpu.kernel import Kernel, parallel
 from gatewise.executors.request import Request
@@ -46,7 +45,7 @@ class Call:
     states: list[torch.Tensor]  # [T, B, P], or [B, P] where no history is needed
     first: list[torch.Tensor]  # [B, P]
     kept: torch.Tensor | None
-    packed_t: torch.Tensor | None
+    packed: Packed | None
 
 
 def padded_units(hidden: int, made: Kernel) -> int:
@@ -74,29 +73,39 @@ def invoke(function: Any, numbers: list[int], pointers: list[int]) -> None:
     function(n, p, parallel())
 
 
-def pack(
-    made: Kernel, trace: Trace, w: Weights, padded: int, threads: int, training: bool
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None, torch.Tensor]:
-    """Weights as the kernel reads them: panels for x, for h, transposed, and one bias."""
-    inputs, hidden = w.weight_ih.shape[1], w.weight_ih.shape[0] // len(trace.gates)
-    from_x = sum(a.from_input for a in trace.accumulators)
-    from_h = sum(a.from_feedback for a in trace.accumulators)
-    fed = len(trace.feedback)
+class Packed(NamedTuple):
+    """Weights as the kernel reads them; see the head of kernel.c."""
+
+    x: torch.Tensor
+    h: torch.Tensor
+    bias: torch.Tensor
+    transposed: torch.Tensor | None  # for backward
+    late: torch.Tensor | None
+    late_transposed: torch.Tensor | None
+
+
+def pack(made: Kernel, w: Weights, padded: int, threads: int, training: bool) -> Packed:
+    """Copy the weights into the kernel's order."""
+    hidden = w.weight_ih.shape[0] // made.gates
+    inputs, fed = w.weight_ih.shape[1], w.weight_hh.shape[1]
+    from_x = sum(a.from_input for a in made.accumulators)
+    from_h = sum(a.from_feedback for a in made.accumulators)
     new = functools.partial(torch.empty, dtype=w.weight_ih.dtype)
-    packed_x = new(padded * inputs * from_x)
-    packed_h = new(padded * fed * hidden * from_h)
-    packed_t = new(fed * padded * from_h * hidden) if training else None
-    bias = new(len(trace.accumulators), padded)
+    late = [new(len(made.late) * padded * hidden) if made.late else None for _ in range(2)]
+    packed = Packed(
+        new(padded * inputs * from_x),
+        new(padded * fed * from_h),
+        new(len(made.accumulators), padded),
+        new(fed * padded * from_h) if training else None,  # F*P*H numbers per gate
+        *late,
+    )
     raw = [
         None if t is None else t.detach().contiguous()
         for t in (w.weight_ih, w.weight_hh, w.bias_ih, w.bias_hh)
     ]
-    invoke(
-        made.pack,
-        [threads, inputs, hidden, padded],
-        [pointer(t) for t in (*raw, packed_x, packed_h, packed_t, bias)],
-    )
-    return packed_x, packed_h, packed_t, bias
+    to = (packed.x, packed.h, packed.transposed, packed.bias, *late)
+    invoke(made.pack, [threads, inputs, hidden, padded], [pointer(t) for t in (*raw, *to)])
+    return packed
 
 
 def _share(products: int, steps: int, batch: int, vectors: int) -> tuple[int, bool]:
@@ -118,21 +127,23 @@ def _prepare(request: Request, made: Kernel) -> Call:
     steps, batch, inputs = x.shape
     hidden = w.weight_ih.shape[0] // len(trace.gates)
     padded = padded_units(hidden, made)
-    accumulators = len(trace.accumulators)
-    products = steps * batch * accumulators * hidden * (inputs + hidden)
+    products = steps * batch * len(made.accumulators) * hidden * (inputs + hidden)
     threads, split = _share(products, steps, batch, padded // made.lanes)
+    if made.collected:  # phases sum over all units of a row: they stay with one thread
+        threads, split = min(threads, batch), False
 
     new = functools.partial(
         torch.zeros if request.lengths is not None else torch.empty, dtype=x.dtype
     )
-    packed_x, packed_h, packed_t, bias = pack(
-        made, request.trace, request.weights, padded, threads, training
-    )
+    packed = pack(made, w, padded, threads, training)
     states = [new(*((steps,) if history else ()), batch, padded) for history in made.history]
     first = [padded_rows(request.state[s], padded) for s in trace.states]
     last = [torch.empty(batch, padded, dtype=x.dtype) for _ in trace.states]
     records = [new(steps, batch, padded) for _ in request.record]
-    kept = torch.empty(steps, batch, made.width * padded, dtype=x.dtype) if training else None
+    kept, kept_step = None, batch * made.width * padded if training else 0
+    if training or made.collected:
+        kept = torch.empty(steps if training else 1, batch, made.width * padded, dtype=x.dtype)
+    means = torch.empty(steps, batch, made.means, dtype=x.dtype)
     params = per_unit(w, padded)
     resets = None if request.resets is None else request.resets.contiguous()
     lengths = None if request.lengths is None else request.lengths.to(torch.int64).contiguous()
@@ -152,13 +163,14 @@ def _prepare(request: Request, made: Kernel) -> Call:
         int(split),
         x.stride(0),
         x.stride(1),
+        kept_step,
         *(batch * padded if history else 0 for history in made.history),
     ]
     hold = [
         x,
-        packed_x,
-        packed_h,
-        bias,
+        packed.x,
+        packed.h,
+        packed.bias,
         params,
         kept,
         resets,
@@ -166,6 +178,8 @@ def _prepare(request: Request, made: Kernel) -> Call:
         mask,
         zero,
         cut_steps,
+        means,
+        packed.late,
         *keep,
         *first,
         *states,
@@ -184,7 +198,7 @@ def _prepare(request: Request, made: Kernel) -> Call:
         states,
         first,
         kept,
-        packed_t,
+        packed,
     )
 
 

@@ -14,7 +14,14 @@ from importlib.resources import files
 import torch
 
 from gatewise.equations.derive import StepPrograms, derive
-from gatewise.equations.trace import Trace
+from gatewise.equations.phases import (
+    PhasedStep,
+    derive_phases,
+    first_accumulators,
+    late_accumulators,
+)
+from gatewise.equations.trace import Accumulator, Trace
+from gatewise.executors.cpu.phased import functions
 from gatewise.executors.render import C, expression, statements
 
 REAL_BITS = {torch.float32: 32, torch.float64: 64}
@@ -33,17 +40,24 @@ class KernelSpec:
 
     @cached_property
     def programs(self) -> StepPrograms:
+        """The step of a cell that is one pass over the units."""
         return derive(self.trace, self.record, self.zoneout, self.cut)
 
+    @cached_property
+    def phased(self) -> PhasedStep:
+        """The step of any other cell."""
+        return derive_phases(self.trace, self.record, self.zoneout)
+
     @property
-    def width(self) -> int:
-        """Numbers per unit in the kept buffer: kept values, later accumulator derivatives."""
-        return max(len(self.programs.saved), len(self.trace.accumulators))
+    def accumulators(self) -> tuple[Accumulator, ...]:
+        return first_accumulators(self.trace)
 
     def needs_history(self, state: str) -> bool:
         """Is `state` needed at every step, or only its latest value?"""
         if state == self.trace.output or state in self.trace.feedback:
             return True
+        if not self.trace.pointwise:
+            return True  # its later phases read the previous state after the new one is written
         if not self.training:
             return False
         backward = self.programs.backward
@@ -51,27 +65,41 @@ class KernelSpec:
         return f"{state}_prev" in used or state in self.programs.kept_in_state.values()
 
 
+def _text(name: str) -> str:
+    return (files("gatewise.executors.cpu") / "source" / name).read_text("utf-8")
+
+
 def source(spec: KernelSpec) -> str:
     """The complete C source of `spec`."""
-    folder = files("gatewise.executors.cpu").joinpath("source")
-    vector, skeleton = (folder.joinpath(f).read_text("utf-8") for f in ("vector.h", "kernel.c"))
-    return "\n".join([_constants(spec), vector, step_source(spec), skeleton])
+    skeleton = _text("kernel.c")
+    if not spec.trace.pointwise:
+        code = functions(spec.trace, spec.phased, spec.record, spec.training)
+        phases = _text("phases.c").replace("/*@functions@*/", code)
+        skeleton = skeleton.replace("/*@phases@*/", phases)
+    return "\n".join([_constants(spec), _text("vector.h"), step_source(spec), skeleton])
 
 
 def _constants(spec: KernelSpec) -> str:
-    trace = spec.trace
+    trace, accumulators = spec.trace, spec.accumulators
     defines = {
         "REAL_BITS": REAL_BITS[spec.dtype],
         "TRAINING": int(spec.training),
-        "NG": len(trace.accumulators),
-        "NGX": sum(a.from_input for a in trace.accumulators),
-        "NGH": sum(a.from_feedback for a in trace.accumulators),
+        "NG": len(accumulators),
+        "NGX": sum(a.from_input for a in accumulators),
+        "NGH": sum(a.from_feedback for a in accumulators),
         "NS": len(trace.states),
         "NP": len(trace.parameters),
         "NF": len(trace.feedback),
-        "NSAVE": len(spec.programs.saved) if spec.training else 0,
         "NR": len(spec.record),
     }
+    if trace.pointwise:
+        saved = len(spec.programs.saved) if spec.training else 0
+        defines |= {"NSAVE": saved, "PHASES": 0, "NLATE": 0, "NMEANS": 0, "NCOLLECTED": 0}
+    else:
+        step = spec.phased
+        defines |= {"NSAVE": len(step.kept), "PHASES": len(step.phases)}
+        defines |= {"NLATE": len(step.late), "NMEANS": len(step.means)}
+        defines |= {"NCOLLECTED": len(step.collected)}
     return "\n".join(f"#define {k} {v}" for k, v in defines.items())
 
 
@@ -83,18 +111,27 @@ def _table(name: str, numbers: list[int]) -> str:
 def step_source(spec: KernelSpec) -> str:
     """The cell itself in C: one step forward and, for training, backward, on LANES units."""
     trace = spec.trace
-    accs = trace.accumulators
+    accs, late = spec.accumulators, [a.gate for a in late_accumulators(trace)]
     tables = [
         _table("X_GATE", [k for k, a in enumerate(accs) if a.from_input]),
         _table("H_GATE", [k for k, a in enumerate(accs) if a.from_feedback]),
         _table("GATE_OF", [trace.gates.index(a.gate) for a in accs]),
         _table("FROM_X", [int(a.from_input) for a in accs]),
-        _table("FROM_H", [int(a.from_feedback) for a in accs]),
+        _table("BIAS_HH", [int(a.from_feedback or a.gate in late) for a in accs]),
         _table("FEEDBACK", [trace.states.index(s) for s in trace.feedback]),
         _table("CUT", [int(s in spec.cut) for s in trace.feedback]),
         _table("ZONEOUT", [int(s in spec.zoneout) for s in trace.states]),
         _table("HISTORY", [int(spec.needs_history(s)) for s in trace.states]),
     ]
+    if not trace.pointwise:
+        step = spec.phased
+        states = [step.collected.index(f"{s}_prev") for s in trace.states]
+        tables += [
+            _table("LATE_LEVEL", [x.level for x in step.late]),
+            _table("LATE_GATE", [trace.gates.index(x.gate) for x in step.late]),
+            _table("COLLECTED_STATE", states),
+        ]
+        return "\n".join(tables)
     parts = [*tables, "", _forward(spec)]
     if spec.training:
         parts += ["", _backward(spec)]

@@ -73,7 +73,7 @@ class Recurrence(torch.autograd.Function):
 
 def _spent(call: Call) -> Call:
     """The call without its large buffers: backward overwrites them."""
-    return replace(call, kept=None, packed_t=None, hold=[], pointers=[], states=[], first=[])
+    return replace(call, kept=None, packed=None, hold=[], pointers=[], states=[], first=[])
 
 
 def _with_inputs(request: Request, inputs: tuple[torch.Tensor | None, ...]) -> Request:
@@ -128,19 +128,24 @@ def _gradient(call: Call, needs: Any, grads: Any) -> list[torch.Tensor | None]:
         torch.zeros(batch, padded, dtype=dtype) if g is None else padded_rows(g, padded).clone()
         for g in d_last
     ]
-    accumulators, params = len(trace.accumulators), len(trace.parameters)
-    d_bias = torch.zeros(call.threads, accumulators, padded, dtype=dtype)
-    d_param = torch.zeros(call.threads, params, padded, dtype=dtype)
+    made, accumulators = call.kernel, call.kernel.accumulators
+    d_bias = torch.zeros(call.threads, len(accumulators), padded, dtype=dtype)
+    d_param = torch.zeros(call.threads, len(trace.parameters), padded, dtype=dtype)
+    collected = torch.empty(batch, made.collected, padded, dtype=dtype)
+    d_means = torch.empty(batch, made.means, dtype=dtype)
     needs_x, needs_ih, needs_hh, needs_b_ih, needs_b_hh, *needs_rest = needs
     hot = _hot_gradients(call) if needs_ih or needs_hh else (None, None)
-    extra = [call.packed_t, *d_steps, *carry, d_bias, d_param, *hot]
+    assert call.packed is not None
+    extra = [call.packed.transposed, *d_steps, *carry, d_bias, d_param, *hot]
+    extra += [call.packed.late_transposed, collected, d_means]
     invoke(call.kernel.backward, call.numbers, call.pointers + [pointer(t) for t in extra])
 
     hidden = request.state[trace.output].shape[-1]
-    from_x = [k for k, a in enumerate(trace.accumulators) if a.from_input]
-    from_h = [k for k, a in enumerate(trace.accumulators) if a.from_feedback]
+    from_x = [k for k, a in enumerate(accumulators) if a.from_input]
+    from_h = [k for k, a in enumerate(accumulators) if a.from_feedback]
+    has_b_hh = [k for k, a in enumerate(accumulators) if a.from_feedback or a.gate in made.late]
     found: list[torch.Tensor | None] = [None] * 5
-    d_acc = _accumulator_gradients(call, hidden)  # [T*B, A*H], strided
+    d_acc = _kept_units(call, 0, len(accumulators), hidden)  # [T*B, A*H], strided
     if needs_x:
         parts = [d_acc[:, a * hidden : b * hidden] for a, b in _runs(from_x)]
         joined = parts[0] if len(parts) == 1 else torch.cat(parts, 1)
@@ -156,7 +161,7 @@ def _gradient(call: Call, needs: Any, grads: Any) -> list[torch.Tensor | None]:
     if needs_b_ih:
         found[3] = total[from_x].reshape(-1)
     if needs_b_hh:
-        found[4] = total[from_h].reshape(-1)
+        found[4] = total[has_b_hh].reshape(-1)
     per_unit = d_param.sum(0)[:, :hidden]
     rest = [*per_unit.unbind(0), *(c[:, :hidden] for c in carry)]
     return found + [g if need else None for g, need in zip(rest, needs_rest, strict=True)]
@@ -164,11 +169,11 @@ def _gradient(call: Call, needs: Any, grads: Any) -> list[torch.Tensor | None]:
 
 def _hot_gradients(call: Call) -> tuple[torch.Tensor | None, torch.Tensor | None]:
     """Zeroed panels for the kernel to sum weight gradients in, one set per thread."""
-    trace, (fan_in, hidden) = call.request.trace, (call.x.shape[2], call.numbers[3])
-    size_x = call.padded * fan_in * sum(a.from_input for a in trace.accumulators)
-    size_h = call.padded * hidden * len(trace.feedback)
-    size_h *= sum(a.from_feedback for a in trace.accumulators)
-    if (size_x + size_h) * call.x.element_size() > _HOT_GRADIENT:
+    accumulators, fan_in, hidden = call.kernel.accumulators, call.x.shape[2], call.numbers[3]
+    size_x = call.padded * fan_in * sum(a.from_input for a in accumulators)
+    size_h = call.padded * hidden * len(call.request.trace.feedback)
+    size_h *= sum(a.from_feedback for a in accumulators)
+    if call.kernel.collected or (size_x + size_h) * call.x.element_size() > _HOT_GRADIENT:
         return None, None
     new = functools.partial(torch.zeros, dtype=call.x.dtype)
     return new(call.threads, max(1, size_x)), new(call.threads, max(1, size_h))
@@ -191,21 +196,20 @@ def _input_weight_gradient(
     call: Call, d_acc: torch.Tensor, from_x: list[int], hidden: int
 ) -> torch.Tensor:
     """dW = Σ_t d_acc_t ⊗ x_t, [G*H, I]."""
-    inputs = _existing(call.request, call.x).reshape(-1, call.x.shape[-1])
+    inputs = _existing(call.request, call.x).flatten(0, 1)
     parts = [torch.mm(d_acc[:, a * hidden : b * hidden].T, inputs) for a, b in _runs(from_x)]
     return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
-def _accumulator_gradients(call: Call, hidden: int) -> torch.Tensor:
+def _kept_units(call: Call, first: int, count: int, hidden: int) -> torch.Tensor:
+    """`count` entries of the kept buffer from `first` on, [T*B, count*H]."""
     assert call.kept is not None
-    accumulators, padded = len(call.request.trace.accumulators), call.padded
     steps, batch, width = call.kept.shape
     flat = call.kept.view(steps * batch, width)
-    if padded == hidden:
-        return flat[:, : accumulators * hidden]
-    return flat.view(steps * batch, -1, padded)[:, :accumulators, :hidden].reshape(
-        steps * batch, accumulators * hidden
-    )
+    if call.padded == hidden:
+        return flat[:, first * hidden : (first + count) * hidden]
+    wide = flat.view(steps * batch, -1, call.padded)[:, first : first + count, :hidden]
+    return wide.reshape(steps * batch, count * hidden)
 
 
 def _runs(indices: list[int]) -> list[tuple[int, int]]:
@@ -230,33 +234,41 @@ def _existing(request: Request, x: torch.Tensor) -> torch.Tensor:
 def _recurrent_weight_gradient(
     call: Call, d_acc: torch.Tensor, from_h: list[int], hidden: int
 ) -> torch.Tensor:
-    """dU = Σ_t d_acc_t ⊗ r_{t-1}, [G*H, F*H]."""
-    request, trace, batch = call.request, call.request.trace, call.x.shape[1]
-    columns = []
+    """dU = Σ_t d_acc_t ⊗ r_{t-1}, [G*H, F*H]; of a late gate Σ_t d_product_t ⊗ source_t."""
+    trace, made = call.request.trace, call.kernel
+    total = torch.zeros_like(call.request.weights.weight_hh)
+    rows = {g: k * hidden for k, g in enumerate(trace.gates)}
     for f, name in enumerate(trace.feedback):
-        s = trace.states.index(name)
-        history, first = call.states[s][..., :hidden], call.first[s][:, :hidden]
-        rows = []
+        columns = slice(f * hidden, (f + 1) * hidden)
         for a, b in _runs(from_h):
+            start = rows[made.accumulators[a].gate]
             d = d_acc[:, a * hidden : b * hidden]
-            if _previous_is_shifted(request):
-                # r_{t-1} is the history one step on: no copy of it is made
-                if request.reverse:
-                    first_d, rest_d, rest = d[-batch:], d[:-batch], history[1:]
-                else:
-                    first_d, rest_d, rest = d[:batch], d[batch:], history[:-1]
-                total = torch.mm(first_d.T, first)
-                total.addmm_(rest_d.T, rest.reshape(-1, hidden))
-            else:
-                fed = _previous(request, history, first)
-                if request.feedback_mask is not None:
-                    fed = fed * request.feedback_mask[:, f * hidden : (f + 1) * hidden]
-                total = torch.mm(d.T, fed.reshape(-1, hidden))
-            rows.append(total)
-        columns.append(torch.cat(rows) if len(rows) > 1 else rows[0])
-    if not columns:
-        return torch.zeros_like(request.weights.weight_hh)
-    return torch.cat(columns, 1) if len(columns) > 1 else columns[0]
+            total[start : start + (b - a) * hidden, columns] = _feedback_product(call, d, f, name)
+    first = len(made.accumulators)
+    for q, gate in enumerate(made.late):
+        d = _kept_units(call, first + q, 1, hidden)
+        source = _kept_units(call, first + len(made.late) + q, 1, hidden)
+        total[rows[gate] : rows[gate] + hidden] = torch.mm(d.T, source)
+    return total
+
+
+def _feedback_product(call: Call, d: torch.Tensor, f: int, name: str) -> torch.Tensor:
+    """Σ_t d_t ⊗ r_{t-1} for the fed-back state `name`, d [T*B, N] to [N, H]."""
+    request, batch = call.request, call.x.shape[1]
+    s, hidden = request.trace.states.index(name), call.numbers[3]
+    history, first = call.states[s][..., :hidden], call.first[s][:, :hidden]
+    if _previous_is_shifted(request):
+        # r_{t-1} is the history one step on: no copy of it is made
+        if request.reverse:
+            first_d, rest_d, rest = d[-batch:], d[:-batch], history[1:]
+        else:
+            first_d, rest_d, rest = d[:batch], d[batch:], history[:-1]
+        total = torch.mm(first_d.T, first)
+        return total.addmm_(rest_d.T, rest.reshape(-1, hidden))
+    fed = _previous(request, history, first)
+    if request.feedback_mask is not None:
+        fed = fed * request.feedback_mask[:, f * hidden : (f + 1) * hidden]
+    return torch.mm(d.T, fed.reshape(-1, hidden))
 
 
 def _previous_is_shifted(request: Request) -> bool:

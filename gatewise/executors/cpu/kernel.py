@@ -11,11 +11,19 @@ from typing import Any
 import sympy
 import torch
 
-from gatewise.equations.trace import Trace
+from gatewise.equations.phases import late_accumulators
+from gatewise.equations.trace import Accumulator, Trace
 from gatewise.executors.cpu import toolchain
 from gatewise.executors.cpu.generate import KernelSpec, source
 
-_SOURCES = ("vector.h", "kernel.c", "runtime.c")
+_GENERATORS = (
+    "equations.derive",
+    "equations.phases",
+    "executors.render",
+    "executors.cpu.generate",
+    "executors.cpu.phased",
+)
+_SOURCES = ("vector.h", "kernel.c", "phases.c", "runtime.c")
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,7 +31,12 @@ class Kernel:
     """A loaded library and what the launcher must know to call it."""
 
     lanes: int  # units per vector
-    width: int  # see KernelSpec.width
+    gates: int
+    accumulators: tuple[Accumulator, ...]  # what is summed first, in the order of the kernel
+    late: tuple[str, ...]  # gates whose product with U comes later in the step
+    width: int  # numbers per unit and row in the kept buffer
+    means: int  # numbers per row and step: means over units
+    collected: int  # numbers per unit and row that backward gathers
     history: tuple[bool, ...]  # per state: is every step of it kept?
     forward: Any  # ctypes functions
     backward: Any | None
@@ -86,8 +99,9 @@ def _fingerprint(spec: KernelSpec) -> str:
     parts += [str(trace.parameters)]
     parts += [sympy.srepr(e) for e in trace.new_states.values()]
     parts += [sympy.srepr(trace.signals[r]) for r in spec.record]
+    parts += [f"{n} {sympy.srepr(e)}" for n, e in trace.late_sources.items()]
     code = [_text(name) for name in _SOURCES]
-    for module in ("equations.derive", "executors.render", "executors.cpu.generate"):
+    for module in _GENERATORS:
         package, _, name = f"gatewise.{module}".rpartition(".")
         code.append(files(package).joinpath(f"{name}.py").read_text("utf-8"))
     return "\0".join([*parts, *code])
@@ -99,8 +113,8 @@ def build(spec: KernelSpec) -> Kernel:
     Raises NoCompilerError, or ValueError where the cell has no kernel.
     """
     lib = toolchain.library(_fingerprint(spec), lambda: source(spec))
-    lib.gw_lanes.restype = ctypes.c_int64
-    lib.gw_width.restype = ctypes.c_int64
+    for name in ("gw_lanes", "gw_width", "gw_means", "gw_collected"):
+        getattr(lib, name).restype = ctypes.c_int64
     pointers = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p]
     for name in ("gw_forward", "gw_backward", "gw_pack", "gw_unpack"):
         if hasattr(lib, name):
@@ -110,7 +124,12 @@ def build(spec: KernelSpec) -> Kernel:
     lib.gw_history.restype = ctypes.c_int64
     return Kernel(
         lanes=lib.gw_lanes(),
+        gates=len(spec.trace.gates),
+        accumulators=spec.accumulators,
+        late=tuple(a.gate for a in late_accumulators(spec.trace)),
         width=lib.gw_width(),
+        means=lib.gw_means(),
+        collected=lib.gw_collected(),
         history=tuple(bool(lib.gw_history(k)) for k in range(len(spec.trace.states))),
         forward=lib.gw_forward,
         backward=lib.gw_backward if spec.training else None,

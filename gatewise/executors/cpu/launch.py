@@ -20,16 +20,15 @@ def obstacles(request: Request) -> list[str]:
         return [f"the C kernel runs on the CPU, the input is on {x.device.type}"]
     if type(x) is not torch.Tensor and type(x) is not torch.nn.Parameter:
         return [f"the C kernel reads plain tensors, the input is a {type(x).__name__}"]
-    if torch.jit.is_tracing():
+    if torch._C._get_tracing_state() is not None:
         return ["torch.jit.trace does not see what the C kernel does"]
     if x.dtype not in _DTYPES:
         return [f"the C kernel computes in float32 or float64, the input is {x.dtype}"]
     found = []
-    if not trace.pointwise:
-        found.append(
-            f"no kernel yet for {type(trace.cell).__name__}: it normalises over units or has a "
-            "late gate"
-        )
+    if trace.late_sources and (request.feedback_mask is not None or len(trace.feedback) > 1):
+        found.append("no kernel yet for a late gate with dropout or several fed-back states")
+    if request.cut and not trace.pointwise:
+        found.append("no kernel yet for cut edges in a step of several phases")
     if request.weights.projection is not None:
         found.append("no kernel yet for a projection (proj_size)")
     if request.cut_steps is not None and not request.cut <= {*trace.feedback}:

@@ -29,7 +29,8 @@ class _Layer:
     kernel: Kernel
     hidden: int
     padded: int
-    weights: list[torch.Tensor | None]  # packed_x, packed_h, bias, per-unit parameters
+    weights: list[torch.Tensor | None]  # packed x, h, bias, per-unit parameters, packed late
+    room: list[torch.Tensor]  # kept values and means of a step in phases
     states: list[list[torch.Tensor]]  # [parity][state]: [B, P]
 
 
@@ -62,15 +63,18 @@ class CompiledStack:
             [torch.zeros(self.batch, padded, dtype=self.dtype) for _ in trace.states]
             for _ in range(2)
         ]
-        return _Layer(trace, made, hidden, padded, [], states)
+        room = [
+            torch.empty(self.batch, made.width * padded if made.collected else 0, dtype=self.dtype),
+            torch.empty(self.batch, made.means, dtype=self.dtype),
+        ]
+        return _Layer(trace, made, hidden, padded, [], room, states)
 
     def load(self, layers: Sequence[tuple[Trace, Weights]]) -> None:
         """Pack the weights (again, after they changed)."""
-        for layer, (trace, weights) in zip(self._layers, layers, strict=True):
-            packed_x, packed_h, _, bias = pack(
-                layer.kernel, trace, weights, layer.padded, 1, training=False
-            )
-            layer.weights = [packed_x, packed_h, bias, per_unit(weights, layer.padded)]
+        for layer, (_, weights) in zip(self._layers, layers, strict=True):
+            packed = pack(layer.kernel, weights, layer.padded, 1, training=False)
+            own = per_unit(weights, layer.padded)
+            layer.weights = [packed.x, packed.h, packed.bias, own, packed.late]
         self._bind()
 
     def _bind(self) -> None:
@@ -97,19 +101,21 @@ class CompiledStack:
         inputs = below.hidden if below else self.inputs
         stride = below.padded if below else self.inputs
         numbers = [1, self.batch, inputs, layer.hidden, layer.padded, 0, self.threads]
-        numbers += [int(self.threads > 1), 0, stride, *(0 for _ in layer.trace.states)]
+        numbers += [int(self.threads > 1), 0, stride, 0, *(0 for _ in layer.trace.states)]
         return (ctypes.c_int64 * len(numbers))(*numbers)
 
     def _pointers_of(self, k: int, parity: int) -> ctypes.Array[ctypes.c_void_p]:
         """Arguments of layer k where this step writes the states of `parity`."""
         layer = self._layers[k]
         x = self._layers[k - 1].states[parity][0].data_ptr() if k else 0  # 0: set at each step
-        packed_x, packed_h, bias, param = (0 if t is None else t.data_ptr() for t in layer.weights)
+        wx, wh, bias, param, late = (0 if t is None else t.data_ptr() for t in layer.weights)
+        kept, means = (t.data_ptr() for t in layer.room)
         none = [0] * len(layer.trace.states)
         first = [t.data_ptr() for t in layer.states[1 - parity]]
         state = [t.data_ptr() for t in layer.states[parity]]
-        # kept, resets, lengths, mask, zero and cut_steps are of no use in a single step
-        pointers = [x, packed_x, packed_h, bias, param, *[0] * 6, *none, *first, *state, *none]
+        # resets, lengths, mask, zero and cut_steps are of no use in a single step
+        pointers = [x, wx, wh, bias, param, kept, *[0] * 5, means, late]
+        pointers += [*none, *first, *state, *none]
         return (ctypes.c_void_p * len(pointers))(*pointers)
 
     def step(self, x: torch.Tensor) -> torch.Tensor:

@@ -50,13 +50,15 @@ typedef int (*parallel_fn)(task, void *, long, int together);
 
 /* Arguments, in the order of launch.py. */
 enum { N_STEPS, N_BATCH, N_INPUTS, N_UNITS, N_PADDED, N_REVERSE, N_THREADS, N_SPLIT, N_X_STEP, N_X_ROW,
-       N_STATE_STEP, N_COUNT = N_STATE_STEP + NS };
+       N_KEPT_STEP, N_STATE_STEP, N_COUNT = N_STATE_STEP + NS };
 enum { P_X, P_PACKED_X, P_PACKED_H, P_BIAS, P_PARAM, P_KEPT, P_RESETS, P_LENGTHS, P_MASK,
-       P_ZERO, P_CUT_STEPS, P_KEEP, P_FIRST = P_KEEP + NS, P_STATE = P_FIRST + NS, P_LAST = P_STATE + NS,
+       P_ZERO, P_CUT_STEPS, P_MEANS,
+       P_PACKED_L, P_KEEP, P_FIRST = P_KEEP + NS, P_STATE = P_FIRST + NS, P_LAST = P_STATE + NS,
        P_RECORD = P_LAST + NS, P_COUNT = P_RECORD + NR,
        /* backward only */
        P_PACKED_T = P_COUNT, P_D_OUTPUT, P_D_RECORD, P_CARRY = P_D_RECORD + NR,
-       P_D_BIAS = P_CARRY + NS, P_D_PARAM, P_D_X, P_D_H };
+       P_D_BIAS = P_CARRY + NS, P_D_PARAM, P_D_X, P_D_H,
+       P_PACKED_LT, P_COLLECTED, P_D_MEANS };
 
 typedef struct {
   const int64_t *n;
@@ -108,6 +110,10 @@ static void launch(task work, const int64_t *n, void *const *p, parallel_fn para
 }
 
 #define WIDTH (NSAVE > NG ? NSAVE : NG)
+
+INLINE real *kept_row(const job *j, long t, long row) {
+  return (real *)j->p[P_KEPT] + t * j->n[N_KEPT_STEP] + row * WIDTH * j->n[N_PADDED];
+}
 
 /* acc[r][u][gates[g]] += rows[r][k] * panel[u][k][g], for k in 0..count.
  * panel_step: distance between the panels of neighbouring vectors of units. */
@@ -178,13 +184,107 @@ static void find_rows(const job *j, long t, long begin, long end, step_rows *s, 
   }
 }
 
+/* Calls CALL(rows) with `rows` a constant, so that its accumulators live in registers. Few
+ * sizes, because each is compiled on its own: `most` for the bulk, then what is left. */
+#define EACH_ROW_COUNT(most, CALL)                     \
+  case (most) == 1 || (most) == 2 || (most) == 4 ? -1 : (most): CALL(most); break; \
+  case 1: CALL(1); break;                              \
+  case 2: if ((most) >= 2) CALL(2); break;             \
+  case 4: if ((most) >= 4) CALL(4); break;             \
+  default: __builtin_trap(); /* tile_rows() gives no other */
+
+/* How many of `left` rows the next tile takes. */
+INLINE long tile_rows(long left, long most) {
+  return left >= most ? most : left >= 4 ? 4 : left >= 2 ? 2 : 1;
+}
+
+#if TRAINING || PHASES
+/* ---- a product with one accumulator per vector of units ----------------------------- */
+
+/* out[row] (+)= mask * sum over segments g and k < units of in[row][slots[g]][k] panel[g][k] */
+typedef struct {
+  long count;
+  const real *in[MAX_ROWS];
+  real *out[MAX_ROWS];
+  const real *mask[MAX_ROWS]; /* [units], or null */
+  int segments, add;
+  const int *slots;  /* where a segment begins in a row, in padded units */
+  const real *panel; /* [vectors][segments][units][LANES] */
+} product;
+
+INLINE void product_tile(const product *q, long units, long padded, long i0, const int mr,
+                         long vector, const int nu) {
+  static const int only[1] = {0};
+  const long at = vector * LANES, panel_step = q->segments * units * LANES;
+  vec acc[TILE];
+#pragma GCC unroll 24
+  for (int k = 0; k < mr * nu; k++) acc[k] = splat(0);
+  for (int g = 0; g < q->segments; g++) {
+    const real *rows[8];
+#pragma GCC unroll 24
+    for (int r = 0; r < mr; r++) rows[r] = q->in[i0 + r] + q->slots[g] * padded;
+    multiply(acc, mr, nu, 1, 1, only, rows, q->panel + vector * panel_step + g * units * LANES,
+             panel_step, units);
+  }
+  vec sums[TILE];
+#pragma GCC unroll 24
+  for (int k = 0; k < mr * nu; k++) sums[k] = acc[k];
+  for (int r = 0; r < mr; r++) {
+    real *out = q->out[i0 + r] + at;
+    const real *mask = q->mask[i0 + r];
+    for (int u = 0; u < nu; u++) {
+      const long o = u * LANES;
+      vec sum = sums[r * nu + u];
+      if (mask) {
+        real m[LANES];
+        for (int l = 0; l < LANES; l++) m[l] = at + o + l < units ? mask[at + o + l] : 0;
+        sum *= load(m);
+      }
+      store(out + o, q->add ? load(out + o) + sum : sum);
+    }
+  }
+}
+
+static void product_wide(const product *q, long units, long padded, long i0, long mr, long v) {
+#define CALL(m) product_tile(q, units, padded, i0, m, v, BACK_UNITS)
+  switch (mr) { EACH_ROW_COUNT(BACK_ROWS, CALL) }
+#undef CALL
+}
+
+static void product_pair(const product *q, long units, long padded, long i0, long mr, long v) {
+#define CALL(m) product_tile(q, units, padded, i0, m, v, 2)
+  switch (mr) { EACH_ROW_COUNT(PAIR_ROWS, CALL) }
+#undef CALL
+}
+
+static void product_single(const product *q, long units, long padded, long i0, long mr, long v) {
+#define CALL(m) product_tile(q, units, padded, i0, m, v, 1)
+  switch (mr) { EACH_ROW_COUNT(8, CALL) }
+#undef CALL
+}
+
+/* All rows, vectors [from, to). */
+static void run_product(const product *q, long units, long padded, long from, long to) {
+  for (long v = from, width; v < to; v += width) {
+    width = to - v >= BACK_UNITS ? BACK_UNITS : to - v >= 2 ? 2 : 1;
+    const long most = width == BACK_UNITS ? BACK_ROWS : width == 2 ? PAIR_ROWS : 8;
+    for (long i0 = 0, i1; i0 < q->count; i0 = i1) {
+      i1 = i0 + tile_rows(q->count - i0, most);
+      if (width == BACK_UNITS) product_wide(q, units, padded, i0, i1 - i0, v);
+      else if (width == 2) product_pair(q, units, padded, i0, i1 - i0, v);
+      else product_single(q, units, padded, i0, i1 - i0, v);
+    }
+  }
+}
+#endif
+
 /* ---- forward ----------------------------------------------------------------------- */
 
 INLINE void forward_tile(const job *j, const step_rows *s, long t, long i0, const int mr,
                          long vector, const int nu) {
   const int64_t *n = j->n;
   const long padded = n[N_PADDED], units = n[N_UNITS], inputs = n[N_INPUTS];
-  const real *bias = j->p[P_BIAS], *param = j->p[P_PARAM];
+  const real *bias = j->p[P_BIAS];
   const long at = vector * LANES;
 
   vec acc[TILE];
@@ -216,14 +316,19 @@ INLINE void forward_tile(const job *j, const step_rows *s, long t, long i0, cons
 
   for (int r = 0; r < mr; r++) {
     const long i = i0 + r, row = s->row[i];
-    const long cell = (t * n[N_BATCH] + row) * padded + at;
     for (int u = 0; u < nu; u++) {
       const long o = at + u * LANES;
+#if PHASES /* the equations need every unit's accumulators: they follow in phases.c */
+      for (int g = 0; g < NG; g++)
+        store(kept_row(j, t, row) + g * padded + o, sums[(r * nu + u) * NG + g]);
+#else
+      const real *param = j->p[P_PARAM];
+      const long cell = (t * n[N_BATCH] + row) * padded + o;
       vec a[NG], previous[NS], keep[NS], p[NP + 1], next[NS], kept[NSAVE + 1], record[NR + 1];
       for (int g = 0; g < NG; g++) a[g] = sums[(r * nu + u) * NG + g];
       for (int k = 0; k < NS; k++) {
         previous[k] = load(s->previous[k][i] + o);
-        keep[k] = ZONEOUT[k] ? load((const real *)j->p[P_KEEP + k] + cell + u * LANES)
+        keep[k] = ZONEOUT[k] ? load((const real *)j->p[P_KEEP + k] + cell)
                              : splat(0);
       }
       for (int k = 0; k < NP; k++) p[k] = load(param + k * padded + o);
@@ -232,22 +337,14 @@ INLINE void forward_tile(const job *j, const step_rows *s, long t, long i0, cons
         store((real *)j->p[P_STATE + k] + t * n[N_STATE_STEP + k] + row * padded + o, next[k]);
 #if TRAINING
       for (int k = 0; k < NSAVE; k++)
-        store((real *)j->p[P_KEPT] + ((t * n[N_BATCH] + row) * WIDTH + k) * padded + o, kept[k]);
+        store((real *)kept_row(j, t, row) + k * padded + o, kept[k]);
 #endif
       for (int k = 0; k < NR; k++)
-        store((real *)j->p[P_RECORD + k] + cell + u * LANES, record[k]);
+        store((real *)j->p[P_RECORD + k] + cell, record[k]);
+#endif
     }
   }
 }
-
-/* Calls CALL(rows) with `rows` a constant, so that its accumulators live in registers. Few
- * sizes, because each is compiled on its own: `most` for the bulk, then what is left. */
-#define EACH_ROW_COUNT(most, CALL)                     \
-  case (most) == 1 || (most) == 2 || (most) == 4 ? -1 : (most): CALL(most); break; \
-  case 1: CALL(1); break;                              \
-  case 2: if ((most) >= 2) CALL(2); break;             \
-  case 4: if ((most) >= 4) CALL(4); break;             \
-  default: __builtin_trap(); /* tile_rows() gives no other */
 
 static void forward_tall(const job *j, const step_rows *s, long t, long i0, long mr, long vector) {
 #define CALL(m) forward_tile(j, s, t, i0, m, vector, TALL_UNITS)
@@ -270,11 +367,6 @@ static void forward_flat(const job *j, const step_rows *s, long t, long i0, long
   forward_tile(j, s, t, i0, 1, vector, FLAT_UNITS);
 }
 
-/* How many of `left` rows the next tile takes. */
-INLINE long tile_rows(long left, long most) {
-  return left >= most ? most : left >= 4 ? 4 : left >= 2 ? 2 : 1;
-}
-
 static void forward_step(const job *j, const step_rows *s, long t, long vector, long vectors) {
   if (s->count == 1)
     for (; vector + FLAT_UNITS <= vectors; vector += FLAT_UNITS) forward_flat(j, s, t, 0, vector);
@@ -289,6 +381,10 @@ static void forward_step(const job *j, const step_rows *s, long t, long vector, 
   }
 }
 
+#if PHASES
+/*@phases@*/
+#endif
+
 static void forward_sequence(const job *j, part *w, long begin, long end, real *masked) {
   const int64_t *n = j->n;
   const long steps = n[N_STEPS], padded = n[N_PADDED];
@@ -297,6 +393,9 @@ static void forward_sequence(const job *j, part *w, long begin, long end, real *
     const long t = n[N_REVERSE] ? steps - 1 - k : k;
     find_rows(j, t, begin, end, &s, masked);
     if (s.count) forward_step(j, &s, t, w->from, w->to);
+#if PHASES
+    if (s.count) forward_phases(j, &s, t);
+#endif
     meet(j, w);
   }
   if (w->from > 0 || !j->p[P_LAST]) return; /* one thread copies for all */
@@ -333,6 +432,7 @@ void gw_forward(const int64_t *n, void *const *p, parallel_fn parallel) {
 /* ---- backward ---------------------------------------------------------------------- */
 
 #if TRAINING
+#if !PHASES
 /* Pointwise part: derivatives of the accumulators replace the kept values; the derivative by
  * the previous state (without the product with U) replaces the carry. */
 static void backward_units(const job *j, const step_rows *s, long t, long vector, real *d_bias,
@@ -348,10 +448,10 @@ static void backward_units(const job *j, const step_rows *s, long t, long vector
   }
   for (long i = 0; i < s->count; i++) {
     const long row = s->row[i], cell = (t * n[N_BATCH] + row) * padded + at;
-    real *kept_row = (real *)j->p[P_KEPT] + (t * n[N_BATCH] + row) * WIDTH * padded + at;
+    real *own = kept_row(j, t, row) + at;
     vec kept[NSAVE + 1], previous[NS], next[NS], keep[NS], d_next[NS], d_record[NR + 1];
     vec d_acc[NG], d_previous[NS], d_p[NP + 1];
-    for (int k = 0; k < NSAVE; k++) kept[k] = load(kept_row + k * padded);
+    for (int k = 0; k < NSAVE; k++) kept[k] = load(own + k * padded);
     for (int k = 0; k < NS; k++) {
       previous[k] = load(s->previous[k][i] + at);
       next[k] = load((const real *)j->p[P_STATE + k] + t * n[N_STATE_STEP + k] + row * padded + at);
@@ -364,7 +464,7 @@ static void backward_units(const job *j, const step_rows *s, long t, long vector
                                          : splat(0);
     step_backward(kept, previous, next, keep, p, d_next, d_record, d_acc, d_previous, d_p);
     for (int g = 0; g < NG; g++) {
-      store(kept_row + g * padded, d_acc[g]);
+      store(own + g * padded, d_acc[g]);
       bias_sum[g] += d_acc[g];
     }
     for (int k = 0; k < NP; k++) param_sum[k] += d_p[k];
@@ -374,84 +474,27 @@ static void backward_units(const job *j, const step_rows *s, long t, long vector
   for (int g = 0; g < NG; g++) store(d_bias + g * padded + at, bias_sum[g]);
   for (int k = 0; k < NP; k++) store(d_param + k * padded + at, param_sum[k]);
 }
+#endif
 
-/* carry[FEEDBACK[f]] += d(accumulators) U for mr rows and nu vectors of fed-back units. */
-INLINE void backward_tile(const job *j, const step_rows *s, long t, int f, long i0, const int mr,
-                          long vector, const int nu) {
+/* carry[FEEDBACK[f]] += d(accumulators) U */
+static void backward_product(const job *j, const step_rows *s, long t, long from, long to) {
   const int64_t *n = j->n;
-  const long padded = n[N_PADDED], units = n[N_UNITS], at = vector * LANES;
-  const real *mask = j->p[P_MASK];
+  const long padded = n[N_PADDED], units = n[N_UNITS];
   const uint8_t *cut_steps = j->p[P_CUT_STEPS];
-  real *carry = j->p[P_CARRY + FEEDBACK[f]];
-  static const int only[1] = {0};
-  vec acc[TILE];
-#pragma GCC unroll 24
-  for (int k = 0; k < mr * nu; k++) acc[k] = splat(0);
-  const real *panel = (const real *)j->p[P_PACKED_T] +
-                      (f * (padded / LANES) + vector) * NGH * units * LANES;
-  for (int g = 0; g < NGH; g++) {
-    const real *rows[8];
-#pragma GCC unroll 24
-    for (int r = 0; r < mr; r++)
-      rows[r] = (const real *)j->p[P_KEPT] +
-                ((t * n[N_BATCH] + s->row[i0 + r]) * WIDTH + H_GATE[g]) * padded;
-    multiply(acc, mr, nu, 1, 1, only, rows, panel + g * units * LANES, NGH * units * LANES, units);
-  }
-  vec sums[TILE];
-#pragma GCC unroll 24
-  for (int k = 0; k < mr * nu; k++) sums[k] = acc[k];
-  for (int r = 0; r < mr; r++) {
-    const long row = s->row[i0 + r];
-    for (int u = 0; u < nu; u++) {
-      const long o = at + u * LANES;
-      vec sum = sums[r * nu + u];
-      if (CUT[f] && cut_steps[t * n[N_BATCH] + row]) continue;
-      if (mask) {
-        real m[LANES];
-        for (int l = 0; l < LANES; l++)
-          m[l] = o + l < units ? mask[(row * NF + f) * units + o + l] : 0;
-        sum *= load(m);
-      }
-      store(carry + row * padded + o, load(carry + row * padded + o) + sum);
-    }
-  }
-}
-
-static void backward_wide(const job *j, const step_rows *s, long t, int f, long i0, long mr,
-                          long vector) {
-#define CALL(m) backward_tile(j, s, t, f, i0, m, vector, BACK_UNITS)
-  switch (mr) { EACH_ROW_COUNT(BACK_ROWS, CALL) }
-#undef CALL
-}
-
-static void backward_pair(const job *j, const step_rows *s, long t, int f, long i0, long mr,
-                          long vector) {
-#define CALL(m) backward_tile(j, s, t, f, i0, m, vector, 2)
-  switch (mr) { EACH_ROW_COUNT(PAIR_ROWS, CALL) }
-#undef CALL
-}
-
-static void backward_single(const job *j, const step_rows *s, long t, int f, long i0, long mr,
-                            long vector) {
-#define CALL(m) backward_tile(j, s, t, f, i0, m, vector, 1)
-  switch (mr) { EACH_ROW_COUNT(8, CALL) }
-#undef CALL
-}
-
-static void backward_product(const job *j, const step_rows *s, long t, long from, long vectors) {
+  const real *mask = j->p[P_MASK];
+  product q;
   for (int f = 0; f < NF; f++) {
-    if (CUT[f] && !j->p[P_CUT_STEPS]) continue; /* cut at every step */
-    for (long vector = from, width; vector < vectors; vector += width) {
-      const long left = vectors - vector;
-      width = left >= BACK_UNITS ? BACK_UNITS : left >= 2 ? 2 : 1;
-      const long most = width == BACK_UNITS ? BACK_ROWS : width == 2 ? PAIR_ROWS : 8;
-      for (long i0 = 0, i1; i0 < s->count; i0 = i1) {
-        i1 = i0 + tile_rows(s->count - i0, most);
-        if (width == BACK_UNITS) backward_wide(j, s, t, f, i0, i1 - i0, vector);
-        else if (width == 2) backward_pair(j, s, t, f, i0, i1 - i0, vector);
-        else backward_single(j, s, t, f, i0, i1 - i0, vector);
-      }
+    if (CUT[f] && !cut_steps) continue; /* cut at every step */
+    q = (product){.segments = NGH, .slots = H_GATE, .add = 1};
+    q.panel = (const real *)j->p[P_PACKED_T] + f * padded * NGH * units;
+    for (long i = 0; i < s->count; i++) {
+      const long row = s->row[i];
+      if (CUT[f] && cut_steps[t * n[N_BATCH] + row]) continue;
+      q.in[q.count] = kept_row(j, t, row);
+      q.out[q.count] = (real *)j->p[P_CARRY + FEEDBACK[f]] + row * padded;
+      q.mask[q.count++] = mask ? mask + (row * NF + f) * units : NULL;
     }
+    run_product(&q, units, padded, from, to);
   }
 }
 
@@ -531,7 +574,7 @@ static void add_samples(const job *j, const step_rows *rows, long t, sample_list
   if (s->count + rows->count > SAMPLES) flush_samples(j, s, w);
   for (long i = 0; i < rows->count; i++) {
     const long k = s->count++, row = rows->row[i];
-    s->d_acc[k] = (const real *)j->p[P_KEPT] + (t * n[N_BATCH] + row) * WIDTH * padded;
+    s->d_acc[k] = kept_row(j, t, row);
     s->x[k] = rows->x[i];
     for (int f = 0; f < NF; f++) {
       const real *value = rows->previous[FEEDBACK[f]][i];
@@ -548,7 +591,7 @@ static void add_samples(const job *j, const step_rows *rows, long t, sample_list
 
 static void backward_sequence(const job *j, part *w, long begin, long end, sample_list *samples) {
   const int64_t *n = j->n;
-  const long steps = n[N_STEPS], padded = n[N_PADDED], batch = n[N_BATCH];
+  const long steps = n[N_STEPS], padded = n[N_PADDED];
   const int64_t *lengths = j->p[P_LENGTHS];
   const long set = j->arrived ? 0 : w->id;
   real *d_bias = (real *)j->p[P_D_BIAS] + set * NG * padded;
@@ -562,9 +605,13 @@ static void backward_sequence(const job *j, part *w, long begin, long end, sampl
       for (long row = begin; row < end; row++)
         if (t >= lengths[row])
           for (int a = 0; a < WIDTH; a++)
-            memset((real *)j->p[P_KEPT] + ((t * batch + row) * WIDTH + a) * padded + first, 0, size);
+            memset(kept_row(j, t, row) + a * padded + first, 0, size);
+#if PHASES
+    if (s.count) backward_phases(j, &s, t, d_bias, d_param);
+#else
     for (long vector = w->from; s.count && vector < w->to; vector++)
       backward_units(j, &s, t, vector, d_bias, d_param);
+#endif
     meet(j, w); /* the product takes every unit's derivative; its result is this thread's own */
     if (!s.count) continue;
     if (j->p[P_D_X]) add_samples(j, &s, t, samples, w);
@@ -595,7 +642,8 @@ void gw_backward(const int64_t *n, void *const *p, parallel_fn parallel) {
 
 /* From torch's layout (gates stacked: [gates*H, columns]) to panels. Arguments by position. */
 enum { K_THREADS, K_INPUTS, K_UNITS, K_PADDED };
-enum { W_IH, W_HH, B_IH, B_HH, W_PACKED_X, W_PACKED_H, W_PACKED_T, W_BIAS };
+enum { W_IH, W_HH, B_IH, B_HH, W_PACKED_X, W_PACKED_H, W_PACKED_T, W_BIAS, W_PACKED_L,
+       W_PACKED_LT };
 
 static void pack_panel(const real *w, long columns, long units, long at, const int *accs,
                        int count, real *to) {
@@ -630,9 +678,21 @@ static void pack_task(void *context, long id) {
         const long u = at + l, from = GATE_OF[a] * units + u;
         real b = 0;
         if (u < units && FROM_X[a] && b_ih) b += b_ih[from];
-        if (u < units && FROM_H[a] && b_hh) b += b_hh[from];
+        if (u < units && BIAS_HH[a] && b_hh) b += b_hh[from];
         ((real *)p[W_BIAS])[a * padded + u] = b;
       }
+#if PHASES
+    for (int q = 0; q < NLATE; q++) {
+      const real *from = w_hh + LATE_GATE[q] * units * units;
+      real *to = (real *)p[W_PACKED_L] + (q * vectors + v) * units * LANES;
+      real *transposed = (real *)p[W_PACKED_LT] + (q * vectors + v) * units * LANES;
+      for (long k = 0; k < units; k++)
+        for (int l = 0; l < LANES; l++) {
+          to[k * LANES + l] = at + l < units ? from[(at + l) * units + k] : 0;
+          transposed[k * LANES + l] = at + l < units ? from[k * units + at + l] : 0;
+        }
+    }
+#endif
     if (!p[W_PACKED_T]) continue;
     for (int f = 0; f < NF; f++)
       for (int g = 0; g < NGH; g++) {
@@ -691,4 +751,6 @@ void gw_unpack(const int64_t *n, void *const *p, parallel_fn parallel) {
 /* What the launcher must know to provide the buffers. */
 int64_t gw_lanes(void) { return LANES; }
 int64_t gw_width(void) { return WIDTH; }
+int64_t gw_means(void) { return NMEANS; }
+int64_t gw_collected(void) { return NCOLLECTED; }
 int64_t gw_history(int64_t state) { return HISTORY[state]; }
