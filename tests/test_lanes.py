@@ -14,7 +14,7 @@ from gatewise.equations.functions import constant, identity, sigmoid
 from gatewise.executors import Request, counter, reference
 from gatewise.executors.lanes import Criterion, Lanes, Network, Sequences, Task
 from gatewise.learning.traces import ForwardTraces
-from gatewise.tasks import adding
+from gatewise.tasks import adding, long_lag, multiplication, temporal_order, two_sequences
 
 # Sums of a few hundred float64 products in another order, over three updates.
 TOLERANCE = 1e-10
@@ -41,6 +41,7 @@ class Topology:
 
 HIDDEN = ("input", "candidate", "output")
 NEXT_SYMBOL = {"symbols": True, "every_step": True, "target_symbols": True}
+CLASS = {"symbols": True, "target_symbols": True}
 NO_OUTPUT_GATE = {
     "output": constant(1.0),
     "squash": identity,
@@ -51,12 +52,13 @@ PAPER = {
     "1-1": Topology(264, 7, 7, 4, 1, GATES, NEXT_SYMBOL),
     "1-2": Topology(276, 7, 7, 3, 2, GATES, NEXT_SYMBOL),
     "2a": Topology(10_504, 101, 101, 1, 1, (), {"head_inputs": True} | NEXT_SYMBOL, NO_OUTPUT_GATE),
-    "2c-1": Topology(364, 54, 2, 2, 1, (), {"symbols": True}),
-    "2c-9": Topology(6064, 1004, 2, 2, 1, (), {"symbols": True}),
+    "2c-1": Topology(364, 54, 2, 2, 1, (), CLASS),
+    "2c-9": Topology(6064, 1004, 2, 2, 1, (), CLASS),
     "3a": Topology(102, 1, 1, 3, 1, HIDDEN),
     "4": Topology(93, 2, 1, 2, 2, HIDDEN, {"head_bias": True}),
-    "6a": Topology(156, 8, 4, 2, 2, HIDDEN, {"head_bias": True, "symbols": True}),
-    "6b": Topology(308, 8, 8, 3, 2, HIDDEN, {"head_bias": True, "symbols": True}),
+    "5": Topology(93, 2, 1, 2, 2, HIDDEN, {"head_bias": True}),
+    "6a": Topology(156, 8, 4, 2, 2, HIDDEN, {"head_bias": True} | CLASS),
+    "6b": Topology(308, 8, 8, 3, 2, HIDDEN, {"head_bias": True} | CLASS),
 }
 
 
@@ -260,7 +262,7 @@ def test_weights_that_change_at_every_step() -> None:
 
 
 def test_outputs_and_errors_of_an_evaluation() -> None:
-    network = PAPER["6a"].network()
+    network = replace(PAPER["6a"].network(), target_symbols=False)
     lanes = Lanes(network, 2, 0.5, dtype=torch.float64)
     start = random_parameters(network, 2)
     lanes.load(start)
@@ -343,8 +345,19 @@ def small() -> tuple[Network, Task]:
     return PAPER["4"].network(), adding(26)
 
 
-def test_training_is_learning_the_tasks_sequences() -> None:
-    network, task = small()
+@pytest.mark.parametrize(
+    ("row", "task"),
+    [
+        ("4", adding(26)),
+        ("5", multiplication(26)),
+        ("6a", temporal_order(2, 50)),
+        ("2c-1", long_lag(5, 50)),
+        ("2a", two_sequences(100)),
+    ],
+    ids=lambda v: v if isinstance(v, str) else "",
+)
+def test_training_is_learning_the_tasks_sequences(row: str, task: Task) -> None:
+    network = PAPER[row].network()
     start = random_parameters(network, 3, 0.1)
     drawn = Lanes(network, 3, [0.1, 0.2, 0.3], task, seed=4, stream=10, dtype=torch.float64)
     drawn.load(start)

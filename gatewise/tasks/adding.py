@@ -1,10 +1,9 @@
-"""Adding two marked numbers of a long sequence."""
+"""Adding and multiplying two marked numbers of a long sequence."""
 
 from __future__ import annotations
 
-from importlib.resources import files
-
 from gatewise.executors.lanes import Task
+from gatewise.tasks.text import code
 
 
 def adding(length: int) -> Task:
@@ -21,7 +20,22 @@ def adding(length: int) -> Task:
     >>> x.shape[1:], target.shape
     (torch.Size([3, 2]), torch.Size([3, 1]))
     """
+    return _marked_pairs("adding", length, multiply=False)
+
+
+def multiplication(length: int) -> Task:
+    """The multiplication problem (Hochreiter & Schmidhuber, 1997, experiment 5).
+
+    As `adding`, with values in [0, 1), the target X1 · X2, and 1 for a marked first pair.
+
+    Raises:
+        ValueError: as `adding`.
+    """
+    return _marked_pairs("multiplication", length, multiply=True)
+
+
+def _marked_pairs(name: str, length: int, multiply: bool) -> Task:
     if length < 26:
         raise ValueError(f"length must be at least 26, got {length}")
-    code = (files("gatewise.tasks") / "source" / "adding.c").read_text("utf-8")
-    return Task(f"adding {length}", code, (float(length),), inputs=2, outputs=1)
+    text = code("marked_pairs.c", MULTIPLY=int(multiply))
+    return Task(f"{name} {length}", text, (float(length),), inputs=2, outputs=1)

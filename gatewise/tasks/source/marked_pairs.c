@@ -1,8 +1,10 @@
-/* Adding (Hochreiter & Schmidhuber, 1997, experiment 4).
+/* Adding and multiplication (Hochreiter & Schmidhuber, 1997, experiments 4 and 5).
  *
- * Pairs (value uniform in [-1, 1), marker). One of the first ten pairs is marked 1, then another
- * of the first T/2 - 1; the first and the last pair's marker is -1, all others 0. If the first pair
- * is the one marked, its value is 0. Length uniform in T … T + T/10. Target: 0.5 + (X1 + X2) / 4.
+ * Pairs (value, marker). One of the first ten pairs is marked 1, then another of the first
+ * T/2 - 1; the first and the last pair's marker is -1, all others 0. Length uniform in
+ * T … T + T/10. Expects MULTIPLY:
+ *   0: values uniform in [-1, 1); target 0.5 + (X1 + X2) / 4; a marked first pair has value 0;
+ *   1: values uniform in [0, 1);  target X1 · X2;             a marked first pair has value 1.
  *
  * param: T.
  */
@@ -16,7 +18,7 @@ static void task_draw(const double *param, const source *r, sequence *s) {
   set_lengths(s, length);
   draw_steps(r, s->steps, s->words);
   for (long t = 0; t < s->steps; t++) {
-    s->x[2 * t] = unit(s->words[t]) * 2 - 1;
+    s->x[2 * t] = MULTIPLY ? unit(s->words[t]) : unit(s->words[t]) * 2 - 1;
     s->x[2 * t + 1] = splat(0);
   }
   for (int l = 0; l < LANES; l++) {
@@ -28,9 +30,10 @@ static void task_draw(const double *param, const source *r, sequence *s) {
     vec *x = s->x + 2 * (long)s->start[l];
     x[1][l] = -1;
     x[2 * (length[l] - 1) + 1][l] = -1;
-    if (first == 0 || second == 0) x[0][l] = 0;
+    if (first == 0 || second == 0) x[0][l] = MULTIPLY;
     x[2 * first + 1][l] = 1;
     x[2 * second + 1][l] = 1;
-    s->target[0][l] = (real)0.5 + (x[2 * first][l] + x[2 * second][l]) / 4;
+    const real a = x[2 * first][l], b = x[2 * second][l];
+    s->target[0][l] = MULTIPLY ? a * b : (real)0.5 + (a + b) / 4;
   }
 }
