@@ -49,21 +49,47 @@ def test_the_forget_gate_scales_the_carousel_by_its_value() -> None:
     x = torch.randn(T, 1, I, dtype=torch.float64)
     flow = gradient_flow(layer, x, cut=True)
     f = layer(x, record=("forget",))[2]["forget"][0, :, 0, 0].detach()
-    assert flow.kept == pytest.approx(f[1:].flip(0).cumprod(0).tolist(), rel=1e-12)
+    assert flow.forgotten == pytest.approx(flow.states["c"], rel=1e-10)
     for k, (near, far) in enumerate(pairwise(flow.states["c"])):
         # the error by c_{t-1} is that by c_t times f_t
         assert far == pytest.approx(near * float(f[T - 2 - k]), rel=1e-10)
 
 
+def test_the_product_of_forget_gates_is_the_direct_path() -> None:
+    """Unit by unit, over many units and rows; with the products with U it is not the whole."""
+    torch.manual_seed(0)
+    layer = gw.LSTM(I, H, dtype=torch.float64, init="uniform(1.5)")
+    x = torch.randn(T, B, I, dtype=torch.float64)
+    direct = gradient_flow(layer, x, cut=True)
+    assert direct.forgotten == pytest.approx(direct.states["c"], rel=1e-10)
+    whole = gradient_flow(layer, x)
+    assert whole.forgotten != pytest.approx(whole.states["c"], rel=1e-2)
+    assert gradient_flow(layer, x[:2], cut=True).forgotten == pytest.approx(
+        gradient_flow(layer, x[:2], cut=True).states["c"]
+    )
+    assert gradient_flow(gw.GRU(I, H), x.float()).forgotten is None
+
+
+def test_the_layer_is_left_as_it_was() -> None:
+    layer = gw.LSTM(I, H)
+    before = {n: p.clone() for n, p in layer.named_parameters()}
+    gradient_flow(layer, torch.randn(T, B, I))
+    assert all(torch.equal(p, before[n]) for n, p in layer.named_parameters())
+    assert all(p.grad is None for p in layer.parameters())
+
+
 def test_study_shows_vanishing_exploding_and_clipping(tmp_path: Path) -> None:
-    flows = {f.label: f for f in study(["rnn", "lstm1997"], steps=60, hidden=16, training=2)}
+    flows = {f.label: f for f in study(["rnn", "lstm1997"], steps=40, hidden=16, training=2)}
     assert list(flows)[:3] == ["rnn, initial", "rnn, edges cut", "rnn, trained"]
     vanishing, carousel = flows["rnn, initial"], flows["lstm-1997, edges cut"]
-    assert vanishing.states["h"][-1] < 1e-8 < carousel.states["c"][-1]
-    exploding = flows["rnn, gain 2"]
+    assert vanishing.states["h"][-1] < 1e-6 < carousel.states["c"][-1]
+    exploding = flows["rnn, gain 2, initial"]
     assert exploding.states["h"][-1] > 10 and exploding.weight_norm > 10
     assert exploding.clipped_norm == 1.0
-    by_bias = [flows[f"lstm, forget bias {b}"].states["c"][-1] for b in (-2, 0, 2)]
+    trained = flows["rnn, gain 2, trained"]
+    assert trained.updates and len(trained.updates) == 2 and trained.updates[0] > 10
+    assert trained.wrong is not None and 0 <= trained.wrong <= 1
+    by_bias = [flows[f"lstm, forget bias {b}, initial"].states["c"][-1] for b in (-2, 0, 2)]
     assert by_bias == sorted(by_bias)
     plot_gradient_flow([*flows.values()], tmp_path / "flow.png")
     assert (tmp_path / "flow.png").read_bytes().startswith(b"\x89PNG")
@@ -80,6 +106,17 @@ def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert rows[0]["label"] == "gru, initial" and len(rows[0]["states"]["h"]) == 11
 
 
+def test_a_cell_from_a_file(tmp_path: Path) -> None:
+    file = tmp_path / "mine.py"
+    file.write_text("from gatewise.cells import GRU\n\n\nclass Mine(GRU):\n    pass\n")
+    flows = study([f"{file}:Mine"], steps=5, hidden=4, training=1)
+    assert [next(flows).label for _ in range(3)] == [
+        "Mine, initial",
+        "Mine, edges cut",
+        "Mine, trained",
+    ]
+
+
 def test_errors_name_what_is_wrong() -> None:
     x = torch.zeros(T, B, I)
     with pytest.raises(ValueError, match="a single layer of one direction"):
@@ -88,6 +125,8 @@ def test_errors_name_what_is_wrong() -> None:
         gradient_flow(gw.LSTM(I, H), x[:1])
     with pytest.raises(ValueError, match=r"cells must be of .*, got 'lstm2000'"):
         cell_names(["lstm2000"])
+    with pytest.raises(FileNotFoundError, match=r"no cell file nowhere\.py"):
+        cell_names(["nowhere.py:Cell"])
     with pytest.raises(ValueError, match="T must be at least 2, got 1"):
         next(study(["rnn"], steps=1))
     with pytest.raises(ValueError, match="hidden must be positive, got 0"):

@@ -346,9 +346,10 @@ def gradients(
 ) -> None:
     """Show how far errors reach back: gradient norms by lag, for several cells.
 
-    Each cell as it starts, after training to recall its first input, and with its recurrent edges
-    cut (the 1997 rule); then an LSTM with several forget biases and a plain network with several
-    recurrent gains.
+    Each cell as it starts, with its recurrent edges cut (the 1997 rule), and after training to
+    recall its first input (from the chrono initialisation where it has gates for that); then an
+    LSTM with several forget biases, whose product of f is the direct path, and a plain network
+    with several recurrent gains. "wrong" is the share of fresh sequences recalled wrongly.
 
     Example: gatewise gradients --cells rnn,lstm1997,lstm,gru --T 200 --plot flow.png
     """
@@ -365,10 +366,86 @@ def gradients(
     if as_json:
         print(json.dumps([{"label": f.label, **asdict(f)} for f in flows]))
         return
-    lags = tuple(k for k in (1, 10, 100, 1000, 10_000) if k < steps - 1) + (steps - 1,)
+    lags = (*(k for k in (1, 10, 100, 1000, 10_000) if k < steps - 1), steps - 1)
     console.output.print(console.gradients_table(flows, lags))
     if plot is not None:
         console.note(f"wrote {plot}")
+
+
+@app.command()
+def bench(
+    suite: Annotated[
+        str,
+        typer.Option(
+            help="layers, stream, ragged, bidirectional, resets, cells, compile, memory, scaling; "
+            "several with commas, or all."
+        ),
+    ] = "layers",
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Few shapes, short samples: under a minute for all.")
+    ] = False,
+    threads: Annotated[int | None, typer.Option(help="CPU threads (default all)")] = None,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", help="Write every row there as JSON; - is stdout.")
+    ] = None,
+    plot: Annotated[Path | None, typer.Option(help="Write a picture (PNG) there.")] = None,
+    keep: Annotated[
+        Path | None,
+        typer.Option(help="Write DATE-SUITE.json and .png into this folder; from an idle machine."),
+    ] = None,
+) -> None:
+    """Measure our layers and their peers in turn, after checking that results are equal.
+
+    Example: gatewise bench --suite stream --quick
+
+    A ratio is the peer's figure divided by ours: above 1, ours is the better. Exits with 1 where
+    a peer computes something else.
+    """
+    from gatewise import benchmark
+
+    with _checked():
+        _set_threads(threads)
+        cases = benchmark.select(suite, quick)
+        for file in (json_file, plot):
+            if file is not None and not file.absolute().parent.is_dir():
+                raise ValueError(f"no folder {file.absolute().parent}")
+        runner = benchmark.Runner(benchmark.QUICK if quick else benchmark.FULL)
+        empty = runner.report([])
+        files: dict[str, Path] = {}
+        if keep is not None:
+            if quick or empty.warning:
+                why = "a quick run" if quick else empty.warning
+                raise ValueError(f"results are not kept: {why}")
+            if not keep.is_dir():
+                raise ValueError(f"no folder {keep}")
+            suites = list(dict.fromkeys(c.suite for c in cases))
+            files = benchmark.kept_files(keep, runner.header, suites)
+    if empty.warning:
+        console.note(f"warning: {empty.warning}; figures will show little")
+    report = runner.report(console.measuring(runner.run(cases), len(cases)))
+    with _checked():
+        if plot is not None:
+            benchmark.plot(report, plot)
+        for name, file in files.items():
+            part = benchmark.Report(report.header, [r for r in report.rows if r.case.suite == name])
+            part.write(file)
+            benchmark.plot(part, file.with_suffix(".png"))
+        if json_file == Path("-"):
+            print(json.dumps(report.to_json()))
+        else:
+            if json_file is not None:
+                report.write(json_file)
+            _show(report)
+    if report.failed:
+        raise typer.Exit(1)
+
+
+def _show(report: Any) -> None:
+    for line in console.bench_header(report):
+        console.output.print(line, soft_wrap=True)
+    for table in console.bench_tables(report):
+        console.output.print()
+        console.output.print(table)
 
 
 @app.command()
@@ -392,12 +469,12 @@ def demo(
             raise typer.Exit(console.STOPPED)
         result["training"] = runs.summary(run) | {"pictures": list(map(str, runs.picture(run)))}
     result["sample"] = parts.sample(out, (lambda _: None) if as_json else console.write)
-    timings = parts.measure()
-    result |= parts.report(out, timings)
+    measured = parts.measure()
+    result |= parts.report(out, measured)
     if as_json:
         print(json.dumps(result))
         return
-    console.output.print(console.timings_table(timings))
+    _show(measured)
     for line in parts.lines(result):
         print(line)
 

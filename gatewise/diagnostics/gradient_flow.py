@@ -15,40 +15,55 @@ from typing import Any
 import torch
 from torch import nn
 
-from gatewise.cells import REGISTRY
+from gatewise.cells import REGISTRY, get_cell
 from gatewise.equations import edges
 from gatewise.executors import Request, Result, run
 from gatewise.layers import Recurrent
-from gatewise.layers.initialise import orthogonal
+from gatewise.layers.initialise import chrono, orthogonal
 
 _BATCH = 32
-_CLIP = 1.0  # the usual bound on a gradient's norm
+CLIP = 1.0  # the usual bound on a gradient's norm
+FORGET_BIASES = (-2.0, 0.0, 2.0, 5.0)
+GAINS = (0.5, 1.0, 2.0)
 
 
 @dataclass(frozen=True)
 class Flow:
     """One layer's gradient flow from the last step."""
 
-    label: str
+    network: str
+    stage: str  # "initial", "trained" or "edges cut"
     states: dict[str, list[float]]  # state -> norm at lag 1, 2, …, mean over rows
     weight_norm: float  # of the gradient by all parameters, mean loss over rows
-    kept: list[float] | None = None  # ∏ of the forget gate over so many lags, mean over units
+    # What the recorded forget gates make of |∂loss/∂c| at lag 1: times ∏ f, unit by unit.
+    forgotten: list[float] | None = None
+    wrong: float | None = None  # share of fresh sequences recalled wrongly, after training
+    updates: list[float] | None = None  # norms of the gradient while training, before clipping
+
+    @property
+    def label(self) -> str:
+        return ", ".join(filter(None, (self.network, self.stage)))
 
     @property
     def clipped_norm(self) -> float:
         """The norm after clipping at 1, the usual cure of explosion; no cure of vanishing."""
-        return min(self.weight_norm, _CLIP)
+        return min(self.weight_norm, CLIP)
 
 
 def gradient_flow(
-    layer: Recurrent, x: torch.Tensor, label: str = "", cut: bool = False, seed: int = 0
+    layer: Recurrent,
+    x: torch.Tensor,
+    network: str = "",
+    stage: str = "",
+    cut: bool = False,
+    seed: int = 0,
 ) -> Flow:
     """Gradients of a random direction of the last output, by every earlier state.
 
     Args:
         layer: a single layer of one direction, time first.
         x: [T, B, I], T > 1.
-        label: what to call it.
+        network, stage: what to call it.
         cut: cut every recurrent edge, as the 1997 rule does.
         seed: of the direction, a unit vector: at lag 0 the norm by the output is 1.
 
@@ -70,33 +85,36 @@ def gradient_flow(
 
     names = [s for s in layer.cell.states if s not in layer.cell.gates]
     signals = next(iter(layer.directions)).layout.trace.signals
-    record = [n for n in ("forget", "update") if n in signals]
+    record = ("forget",) if {"forget", "c"} <= {*signals} and "forget" not in names else ()
     seen: list[dict[str, torch.Tensor]] = []
-    kept: list[torch.Tensor] = []
+    forget: list[torch.Tensor] = []
     state, output = None, x
     for step in x.split(1):
         output, state, *rest = layer.run_with(runner, step, state, record=record)
         tensors = state if isinstance(state, tuple) else (state,)
         values = dict(zip(layer.cell.states, tensors, strict=True))
         seen.append({n: values[n] for n in names})
-        if rest:
-            kept.append(rest[0][record[0]].detach())
+        forget += [r["forget"].detach() for r in rest]
     loss = (output[-1] @ direction).mean()
     parameters = [p for p in layer.parameters() if p.requires_grad]
     wanted = [s[n] for s in seen[:-1] for n in names]
     found = torch.autograd.grad(loss, [*wanted, *parameters], allow_unused=True)
-    norms = [0.0 if g is None else float(g.norm(dim=-1).mean()) * x.shape[1] for g in found]
-    by_state = {n: list(reversed(norms[k : len(wanted) : len(names)])) for k, n in enumerate(names)}
+    rows = x.shape[1]  # the mean over rows made each row's derivative so much smaller
+    norms = [0.0 if g is None else _row_norm(g) * rows for g in found[: len(wanted)]]
+    by_state = {n: norms[k :: len(names)][::-1] for k, n in enumerate(names)}
     total = [g.square().sum() for g in found[len(wanted) :] if g is not None]
-    return Flow(label, by_state, float(torch.stack(total).sum().sqrt()), _products(kept, record))
+    forgotten = None
+    nearest = found[len(wanted) - len(names) + names.index("c")] if record else None
+    if nearest is not None:
+        # Step t multiplies by its f on the way from c_t to c_{t-1}; lag 1 lies before step T.
+        products = torch.stack(forget[1:-1][::-1]).cumprod(0) if len(x) > 2 else []
+        forgotten = [_row_norm(nearest * p) * rows for p in (torch.ones_like(nearest), *products)]
+    return Flow(network, stage, by_state, float(torch.stack(total).sum().sqrt()), forgotten)
 
 
-def _products(kept: list[torch.Tensor], record: Sequence[str]) -> list[float] | None:
-    """∏ f over the last k steps, k = 1, 2, …; only for a cell with a forget gate."""
-    if "forget" not in record:
-        return None
-    products = torch.stack(kept[1:]).flip(0).double().cumprod(0)
-    return [float(p.mean()) for p in products]
+def _row_norm(g: torch.Tensor) -> float:
+    """Norm over units, mean over rows, of [1, B, H]."""
+    return float(g.norm(dim=-1).mean())
 
 
 # -- the study -----------------------------------------------------------------------------
@@ -112,13 +130,19 @@ def recall(steps: int, batch: int, draw: torch.Generator) -> tuple[torch.Tensor,
 
 
 def cell_names(given: Iterable[str]) -> list[str]:
-    """Registry names; hyphens may be left out (lstm1997)."""
+    """Registry names, hyphens may be left out (lstm1997), and FILE.py:CLASS as they are."""
     plain = {n.replace("-", ""): n for n in REGISTRY}
     found = []
     for name in given:
-        if name.replace("-", "") not in plain:
-            raise ValueError(f"cells must be of {', '.join(REGISTRY)}, got {name!r}")
-        found.append(plain[name.replace("-", "")])
+        if ".py:" in name:
+            get_cell(name)  # what is wrong with it is said before any work
+            found.append(name)
+        elif name.replace("-", "") in plain:
+            found.append(plain[name.replace("-", "")])
+        else:
+            raise ValueError(
+                f"cells must be of {', '.join(REGISTRY)}, or FILE.py:CLASS, got {name!r}"
+            )
     if not found:
         raise ValueError("cells must name at least one cell, got none")
     return found
@@ -131,13 +155,15 @@ def study(
     training: int = 200,
     seed: int = 0,
 ) -> Iterator[Flow]:
-    """The gradient flow of each cell: as it starts, after training to recall, with edges cut.
+    """The gradient flow of each cell: as it starts, with edges cut, after training to recall.
 
     After the cells: an LSTM with several forget biases, and a plain network with several
-    recurrent gains, one of which explodes.
+    recurrent gains, one of which explodes and is trained as well. A cell with gates that keep
+    memory begins its training from the chrono initialisation for T steps: from torch's it does
+    not learn to recall in so few updates.
 
     Args:
-        cells: registry names.
+        cells: registry names or FILE.py:CLASS.
         steps: T.
         hidden: H.
         training: updates by Adam on `recall`; 0 leaves training out.
@@ -148,23 +174,40 @@ def study(
     for name, value in {"hidden": hidden, "training": training}.items():
         if value < (name == "hidden"):
             raise ValueError(f"{name} must be positive, got {value}")
-    x, _ = recall(steps, _BATCH, torch.Generator().manual_seed(seed))
     for cell in cell_names(cells):
         layer = _layer(cell, hidden, seed)
-        yield gradient_flow(layer, x, f"{cell}, initial")
-        traced = next(iter(layer.directions)).layout.trace
-        if not traced.late_sources:
-            yield gradient_flow(layer, x, f"{cell}, edges cut", cut=True)
-        if training:
-            _train(layer, steps, training, seed)
-            yield gradient_flow(layer, x, f"{cell}, trained")
-    for bias in (-2.0, 0.0, 2.0, 5.0):
+        yield from _stages(layer, cell.rpartition(".py:")[2], steps, training, seed)
+    for bias in FORGET_BIASES:
         layer = _layer("lstm", hidden, seed, init=["torch", f"forget_bias({bias})"])
-        yield gradient_flow(layer, x, f"lstm, forget bias {bias:g}")
-    for gain in (0.5, 1.0, 2.0):
+        yield from _stages(layer, f"lstm, forget bias {bias:g}", steps, 0, seed)
+    for gain in GAINS:
         layer = _layer("rnn", hidden, seed)
         orthogonal(layer, gain)
-        yield gradient_flow(layer, x, f"rnn, gain {gain:g}")
+        updates = training if gain == GAINS[-1] else 0
+        yield from _stages(layer, f"rnn, gain {gain:g}", steps, updates, seed, cut=False)
+
+
+def _stages(
+    layer: Recurrent, network: str, steps: int, updates: int, seed: int, cut: bool = True
+) -> Iterator[Flow]:
+    """One network's flow, before and (where there are updates) after training."""
+    x, _ = recall(steps, _BATCH, torch.Generator().manual_seed(seed))
+    yield gradient_flow(layer, x, network, "initial")
+    if cut and not next(iter(layer.directions)).layout.trace.late_sources:
+        yield gradient_flow(layer, x, network, "edges cut", cut=True)
+    if updates:
+        _remember(layer, steps, seed)
+        norms, wrong = _train(layer, steps, updates, seed)
+        flow = gradient_flow(layer, x, network, "trained")
+        yield replace(flow, updates=norms, wrong=wrong)
+
+
+def _remember(layer: Recurrent, steps: int, seed: int) -> None:
+    """Time scales up to all steps, for a cell that has gates for it."""
+    if {*layer.cell.keeps} & {*layer.cell.gates_with_bias}:
+        with torch.random.fork_rng([]):
+            torch.manual_seed(seed)
+            chrono(layer, steps)
 
 
 def _layer(cell: str, hidden: int, seed: int, **options: Any) -> Recurrent:
@@ -175,18 +218,24 @@ def _layer(cell: str, hidden: int, seed: int, **options: Any) -> Recurrent:
     return layer
 
 
-def _train(layer: Recurrent, steps: int, updates: int, seed: int) -> None:
+def _train(layer: Recurrent, steps: int, updates: int, seed: int) -> tuple[list[float], float]:
+    """Train to recall; the gradient's norm at each update, and the share of wrong signs."""
     with torch.random.fork_rng([]):
         torch.manual_seed(seed)
         head = nn.Linear(layer.output_size, 1, dtype=torch.float64)
     draw = torch.Generator().manual_seed(seed + 1)
     parameters = [*layer.parameters(), *head.parameters()]
     optimizer = torch.optim.Adam(parameters, lr=5e-3)
+    norms = []
     for _ in range(updates):
         x, target = recall(steps, _BATCH, draw)
         output, *_ = layer(x)
         loss = (head(output[-1])[:, 0] - target).square().mean()
         optimizer.zero_grad()
         loss.backward()
-        nn.utils.clip_grad_norm_(parameters, _CLIP)
+        norms.append(float(nn.utils.clip_grad_norm_(parameters, CLIP)))
         optimizer.step()
+    with torch.no_grad():
+        x, target = recall(steps, 8 * _BATCH, draw)
+        wrong = head(layer(x)[0][-1])[:, 0] * target <= 0
+    return norms, float(wrong.double().mean())

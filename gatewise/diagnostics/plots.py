@@ -2,64 +2,95 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from gatewise.diagnostics.gradient_flow import Flow
+from gatewise.diagnostics.gradient_flow import CLIP, Flow
 
 _COLOURS = ("#b5533c", "#1f5fa8", "#3a8f5c", "#8a5aa8", "#9a7d1d", "#4b5563")
-_STYLES = {"initial": "-", "trained": "--", "edges cut": ":"}
 _FLOOR = 1e-16  # what lies below is nothing beside a gradient of 1
+_BY_H, _BY_C = r"$|\partial loss_T/\partial h_t|$", r"$|\partial loss_T/\partial c_t|$"
 
 
 def plot_gradient_flow(flows: Sequence[Flow], path: str | Path) -> None:
-    """A PNG of four panels: h and c of every cell, forget biases, recurrent gains."""
-    figure = Figure(figsize=(12, 8.4), layout="constrained")
+    """A PNG of six panels: h and c of every cell, the cut; forget biases, gains, clipping."""
+    figure = Figure(figsize=(17, 9), layout="constrained")
     FigureCanvasAgg(figure)
-    (h, c), (forget, gain) = figure.subplots(2, 2)
-    cells = [f for f in flows if f.label.rpartition(", ")[2] in _STYLES]
-    names = list(dict.fromkeys(f.label.rpartition(", ")[0] for f in cells))
-    for f in cells:
-        name, _, what = f.label.rpartition(", ")
-        look = {"color": _COLOURS[names.index(name) % len(_COLOURS)], "ls": _STYLES[what]}
-        for axes, state in ((h, "h"), (c, "c")):
-            # With every edge cut nothing flows back through h of a cell with a carousel.
-            if any(f.states.get(state, ())):
-                _curve(axes, f.states[state], label=f.label, **look)
-    others = [f for f in flows if f not in cells]
-    for k, f in enumerate(f for f in others if f.kept is not None):
-        _curve(forget, f.states["c"], label=f.label, color=_COLOURS[k])
-        _curve(forget, f.kept or [], color=_COLOURS[k], ls=":")
-    for k, f in enumerate(f for f in others if f.kept is None):
-        label = f"{f.label}: weights' gradient {f.weight_norm:.1e}, clipped {f.clipped_norm:.1e}"
-        _curve(gain, f.states["h"], label=label, color=_COLOURS[k])
-    titles = {
-        h: ("Through the hidden state", r"$|\partial loss_T/\partial h_t|$"),
-        c: ("Through the cell state", r"$|\partial loss_T/\partial c_t|$"),
-        forget: (
-            "The forget gate's value (dotted: product of f)",
-            r"$|\partial loss_T/\partial c_t|$",
-        ),
-        gain: ("Vanishing and exploding in a plain network", r"$|\partial loss_T/\partial h_t|$"),
-    }
-    for axes, (title, what) in titles.items():
-        axes.set(title=title, xlabel="lag T - t (steps)", ylabel=what, yscale="log")
-        drawn = [v for line in axes.get_lines() for v in line.get_ydata()]
-        if drawn:
-            axes.set_ylim(max(min(drawn), _FLOOR) / 2, 5 * max(*drawn, _FLOOR))
-        axes.set_xlim(left=0)
-        axes.grid(alpha=0.25)
-        axes.spines[["top", "right"]].set_visible(False)
-        if axes.get_legend_handles_labels()[0]:
-            axes.legend(frameon=False, fontsize=8)
-    figure.savefig(path, format="png", dpi=110)
+    (h, c, cut), (forget, gain, clip) = figure.subplots(2, 3)
+    cells = [f for f in flows if ", " not in f.network]
+    biases = [f for f in flows if "forget bias" in f.network]
+    gains = [f for f in flows if ", gain" in f.network]
+    for axes, state in ((h, "h"), (c, "c")):
+        for f, colour in _coloured(cells):
+            if f.stage != "edges cut" and state in f.states:
+                _curve(axes, f.states[state], _named(f), colour, "--" if f.updates else "-")
+    for f, colour in _coloured(cells):
+        # The way that is left: the cell state's, or that of h itself where there is no other.
+        values = f.states.get("c") or f.states["h"]
+        if f.stage != "trained":
+            _curve(cut, values, f.label, colour, ":" if f.stage == "edges cut" else "-")
+    for f, colour in _coloured(biases):
+        if f.stage == "initial":
+            _curve(forget, f.states["c"], f.network, colour, "-")
+        elif f.stage == "edges cut":
+            _curve(forget, f.states["c"], None, colour, "--")
+            _curve(forget, f.forgotten or (), None, "black", "", marker=".", ms=5, every=8)
+    for f, colour in _coloured(gains):
+        if f.stage == "initial":
+            _curve(gain, f.states["h"], f.network, colour, "-")
+    for f, colour in _coloured([*cells, *gains], trained=True):
+        norms = f.updates or ()
+        _curve(clip, norms, f"{f.network} ({f.wrong:.0%} wrong)", colour, "-", lw=0.9)
+        _curve(clip, [min(n, CLIP) for n in norms], None, colour, ":", lw=1.8)
+    _finish(h, "Through the hidden state. Dashed: trained to recall", _BY_H)
+    _finish(c, "Through the cell state. Dashed: trained to recall", _BY_C)
+    _finish(cut, "Dotted: recurrent edges cut (the 1997 rule)", f"{_BY_C}, or by $h_t$")
+    _finish(forget, "Forget gate. Dashed: edges cut; dots: product of f", _BY_C)
+    _finish(gain, "A plain network vanishes or explodes", _BY_H)
+    _finish(
+        clip, f"Training, clipped at {CLIP:g} (dotted)", "norm of the weights' gradient", "update"
+    )
+    figure.savefig(path, format="png", dpi=100)
 
 
-def _curve(axes: Any, values: Sequence[float], **look: Any) -> None:
-    points = [(k + 1, v) for k, v in enumerate(values) if v > 0]  # a log axis has no zero
+def _named(f: Flow) -> str:
+    return f.label if f.wrong is None else f"{f.label} ({f.wrong:.0%} wrong)"
+
+
+def _coloured(flows: Iterable[Flow], trained: bool = False) -> list[tuple[Flow, str]]:
+    """Each flow with its network's colour."""
+    chosen = [f for f in flows if f.updates or not trained]
+    names = list(dict.fromkeys(f.network for f in chosen))
+    return [(f, _COLOURS[names.index(f.network) % len(_COLOURS)]) for f in chosen]
+
+
+def _curve(
+    axes: Any,
+    values: Sequence[float],
+    label: str | None,
+    colour: str,
+    style: str,
+    every: int = 1,
+    **look: Any,
+) -> None:
+    points = [(k + 1, v) for k, v in enumerate(values) if v > 0][::every]  # no zero on a log axis
     if points:
-        axes.plot(*zip(*points, strict=True), lw=1.6, **look)
+        look = {"lw": 1.6} | look
+        axes.plot(*zip(*points, strict=True), label=label, color=colour, ls=style, **look)
+
+
+def _finish(axes: Any, title: str, what: str, along: str = "lag T - t (steps)") -> None:
+    axes.set(title=title, xlabel=along, ylabel=what, yscale="log")
+    # Not matplotlib's margins: they are a share of all decades, also of those below the floor.
+    low, high = axes.dataLim.ymin, axes.dataLim.ymax
+    if 0 < low <= high:
+        axes.set_ylim(max(low / 2, _FLOOR), max(high, _FLOOR) * 5)
+    axes.set_xlim(left=0)
+    axes.grid(alpha=0.25)
+    axes.spines[["top", "right"]].set_visible(False)
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend(frameon=False, fontsize=8)
