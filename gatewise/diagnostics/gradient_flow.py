@@ -19,7 +19,7 @@ from gatewise.cells import REGISTRY, get_cell
 from gatewise.equations import edges
 from gatewise.executors import Request, Result, run
 from gatewise.layers import Recurrent
-from gatewise.layers.initialise import chrono, orthogonal
+from gatewise.layers.initialise import chrono
 
 _BATCH = 32
 CLIP = 1.0  # the usual bound on a gradient's norm
@@ -181,8 +181,7 @@ def study(
         layer = _layer("lstm", hidden, seed, init=["torch", f"forget_bias({bias})"])
         yield from _stages(layer, f"lstm, forget bias {bias:g}", steps, 0, seed)
     for gain in GAINS:
-        layer = _layer("rnn", hidden, seed)
-        orthogonal(layer, gain)
+        layer = _layer("rnn", hidden, seed, init=["torch", f"orthogonal({gain})"])
         updates = training if gain == GAINS[-1] else 0
         yield from _stages(layer, f"rnn, gain {gain:g}", steps, updates, seed, cut=False)
 
