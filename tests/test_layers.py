@@ -234,7 +234,7 @@ BAD_ARGUMENTS: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"proj_size": -1}, ValueError, "proj_size must be zero .* or positive, got -1"),
     ({"proj_size": H}, ValueError, "proj_size must be smaller than hidden_size 4, got 4"),
     ({"dtype": torch.int64}, TypeError, "dtype must be a floating-point"),
-    ({"executor": "gpu9"}, ValueError, "executor must be one of auto, cpu, reference"),
+    ({"executor": "gpu9"}, ValueError, "executor must be one of auto, cpu, scan, reference"),
     ({"strict": 1}, TypeError, "strict must be True or False"),
     ({"zoneout": -0.1}, ValueError, r"zoneout must be in \[0, 1\], got -0\.1"),
     ({"zoneout": {"x": 0.1}}, ValueError, "zoneout must name states of h, c, got x"),
@@ -327,3 +327,35 @@ def test_wrong_shapes_are_what_torch_raises_too() -> None:
             library.LSTM(I, H)(torch.zeros(T, B, 9))
         with pytest.raises(RuntimeError):
             library.LSTM(I, H)(x, (zeros[0], zeros[0]))
+
+
+# -- arguments that contradict themselves or cannot be read ---------------------------------
+
+
+def test_a_state_given_twice_is_refused() -> None:
+    state = (torch.zeros(1, 2, 5), torch.zeros(1, 2, 5))
+    with pytest.raises(TypeError, match="state or hx"):
+        gw.LSTM(3, 5)(torch.zeros(4, 2, 3), state, hx=state)
+
+
+@pytest.mark.parametrize("lengths", ["ab", [None, 1], [[1], [2, 3]]])
+def test_lengths_that_are_no_integers_are_refused(lengths: Any) -> None:
+    with pytest.raises(TypeError, match="lengths must be integers, got"):
+        gw.LSTM(3, 5)(torch.zeros(4, 2, 3), lengths=lengths)
+
+
+def test_an_offset_too_large_to_count_from_is_refused() -> None:
+    with pytest.raises(ValueError, match="offset must be below"):
+        gw.LSTM(3, 5, zoneout=0.1)(torch.zeros(4, 2, 3), offset=2**63)
+
+
+def test_an_init_of_a_wrong_type_is_refused() -> None:
+    with pytest.raises(TypeError, match="init must be a name, a function or a list"):
+        gw.LSTM(3, 5, init=1)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("rows", "sizes"), [(9, [2, 2, 1, 1]), (3, [2, 2]), (3, [1, 2]), (0, [])])
+def test_a_packed_sequence_that_does_not_add_up_is_refused(rows: int, sizes: list[int]) -> None:
+    packed = PackedSequence(torch.zeros(rows, 3), torch.tensor(sizes, dtype=torch.int64))
+    with pytest.raises(ValueError, match="input must"):
+        gw.LSTM(3, 5)(packed)

@@ -213,3 +213,33 @@ def test_what_it_prints() -> None:
         "Recurrent(GRU(), 3, 4, num_layers=2, zoneout={'h': 0.1}, init='orthogonal')"
     )
     assert repr(gw.LSTM(I, H, bias=False)) == "LSTM(3, 4, bias=False)"
+
+
+# -- what a kernel must never be handed -----------------------------------------------------
+
+
+@pytest.mark.parametrize("executor", ["auto", "reference"])
+@pytest.mark.parametrize(
+    ("name", "wrong", "message"),
+    [
+        ("weight_hh_l0", torch.zeros(20, 6), r"weight_hh must have shape \(20, 5\), got \(20, 6\)"),
+        ("weight_hh_l0", torch.zeros(20, 5).double(), "weight_hh must be torch.float32 on cpu"),
+        ("bias_ih_l0", torch.zeros(19), r"bias_ih must have shape \(20,\), got \(19,\)"),
+        ("bias_hh_l0", torch.zeros(20).bfloat16(), "got torch.bfloat16 on cpu"),
+    ],
+)
+def test_a_parameter_swapped_for_another_kind_is_refused(
+    executor: str, name: str, wrong: torch.Tensor, message: str
+) -> None:
+    layer = gw.LSTM(3, 5, executor=executor)
+    with pytest.raises(ValueError, match=message):
+        functional_call(layer, {name: wrong}, (torch.zeros(4, 2, 3),))
+
+
+def test_a_saved_state_loads_with_weights_only() -> None:
+    _, state = gw.LSTM(3, 5)(torch.ones(4, 2, 3))
+    file = io.BytesIO()
+    torch.save(state, file)
+    file.seek(0)
+    loaded = torch.load(file, weights_only=True)
+    assert torch.equal(loaded.c, state.c)

@@ -58,9 +58,10 @@ def read_input(
         if lengths is not None:
             raise ValueError("lengths must be None for a PackedSequence, which has its own")
         check.tensor_like(given.data, input_size, like, autocast)
+        check.packed(given)
         packed = given
         x, own = pad_packed_sequence(given)
-        ragged = len(given.batch_sizes) and given.batch_sizes[0] != given.batch_sizes[-1]
+        ragged = given.batch_sizes[0] != given.batch_sizes[-1]
         lengths = own if ragged else None
     else:
         check.input_tensor(given, input_size, like, autocast)

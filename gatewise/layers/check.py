@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
+from torch.nn.utils.rnn import PackedSequence
 
 from gatewise.equations.cell import Cell
 
@@ -120,9 +121,30 @@ def tensor_like(x: torch.Tensor, input_size: int, like: torch.Tensor, any_dtype:
         raise ValueError(f"input must be on {like.device} like the parameters, got {x.device}")
 
 
+def weights(
+    tensors: Mapping[str, torch.Tensor], shapes: Mapping[str, tuple[int, ...]], like: torch.Tensor
+) -> None:
+    """Raise where a parameter has another shape, dtype or device than the layer needs.
+
+    A parameter can be replaced, swapped in by functional_call or computed by a
+    parametrisation; a kernel reads its memory as what it should be.
+    """
+    dtype, device = like.dtype, like.device
+    for name, t in tensors.items():
+        if t.shape != shapes[name]:
+            raise ShapeError(f"{name} must have shape {shapes[name]}, got {tuple(t.shape)}")
+        if t.dtype != dtype or t.device != device:
+            raise ValueError(
+                f"{name} must be {dtype} on {device} like the input, got {t.dtype} on {t.device}"
+            )
+
+
 def lengths_tensor(given: Any, steps: int, rows: int, device: torch.device) -> torch.Tensor:
     """`lengths` as int64 [B] on `device`, each in 0…T."""
-    t = given if isinstance(given, torch.Tensor) else torch.as_tensor(given)
+    try:
+        t = given if isinstance(given, torch.Tensor) else torch.as_tensor(given)
+    except (TypeError, ValueError, RuntimeError):
+        raise TypeError(f"lengths must be integers, got {given!r}") from None
     if t.numel() == 0:
         t = t.to(torch.int64)  # an empty list has no integer type of its own
     if t.dtype == torch.bool or t.is_floating_point() or t.is_complex():
@@ -158,8 +180,21 @@ def record_names(given: Any, allowed: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(names))
 
 
+def packed(given: PackedSequence) -> None:
+    """Raise where the rows of a packed sequence are not those its batch sizes count."""
+    sizes = given.batch_sizes
+    if not len(sizes):
+        raise ValueError("input must have at least one step in a PackedSequence, got none")
+    if len(given.data) != int(sizes.sum()) or bool((sizes[1:] > sizes[:-1]).any()):
+        raise ValueError(
+            "input must be a PackedSequence whose batch_sizes fall and sum to its "
+            f"{len(given.data)} rows, got {sizes.tolist()[:8]}"
+        )
+
+
 def counters(seed: Any, offset: Any) -> None:
-    """Raise where `seed` is neither None nor an int, or `offset` not a step."""
+    """Raise where `seed` is neither None nor an int, or `offset` not a step below 2^62."""
     if seed is not None and (isinstance(seed, bool) or not isinstance(seed, int)):
         raise TypeError(f"seed must be an int or None, got {seed!r}")
-    integer("offset", offset, 0, "zero or positive")
+    if integer("offset", offset, 0, "zero or positive") >= 1 << 62:  # room to count on from it
+        raise ValueError(f"offset must be below 2^62, got {offset}")

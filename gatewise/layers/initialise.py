@@ -137,7 +137,7 @@ NAMES: dict[str, Callable[..., None]] = {
 
 def initialise(layer: Recurrent, init: Init | Sequence[Init]) -> None:
     """Apply one initialisation or several in order, after torch's default."""
-    chosen = [init] if isinstance(init, str) or callable(init) else list(init)
+    chosen = list(init) if isinstance(init, list | tuple) else [init]
     steps = [_parse(i) for i in chosen]
     if not steps or steps[0] is not torch_default:
         torch_default(layer)  # no parameter is left as allocated

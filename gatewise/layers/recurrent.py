@@ -239,6 +239,8 @@ class Recurrent(nn.Module):
                 length or an unknown name.
             SlowPathError: `strict` and the compiled kernel cannot run this.
         """
+        if state is not None and hx is not None:
+            raise TypeError("give state or hx, which are the same argument, got both")
         given = state if hx is None else hx
         call = (input, given, lengths, resets, record, seed, offset)
         if torch.compiler.is_compiling():

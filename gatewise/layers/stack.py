@@ -16,7 +16,7 @@ from gatewise import executors
 from gatewise.equations.layout import Layout
 from gatewise.equations.trace import Trace
 from gatewise.executors import Request, Result, Zoneout
-from gatewise.layers import masks
+from gatewise.layers import check, masks
 from gatewise.layers.border import Batch, backward_resets
 
 if TYPE_CHECKING:
@@ -30,7 +30,8 @@ class Direction:
     """One direction of one layer: its parameter shapes and where its parameters live."""
 
     layout: Layout
-    names: tuple[tuple[str, str], ...]  # (name in layout.shapes(), attribute of the layer)
+    names: tuple[tuple[str, str], ...]  # (name in shapes, attribute of the layer)
+    shapes: dict[str, tuple[int, ...]]  # layout.shapes()
     index: int  # layer · D + direction: its place in states and records, its random stream
     reverse: bool
 
@@ -62,12 +63,14 @@ def plan(
     layers = []
     for layer in range(num_layers):
         layout = Layout(trace, width, hidden_size, proj_size, bias)
-        names = [(n, f"{n}_l{layer}") for n in layout.shapes()]
+        shapes = layout.shapes()
+        names = [(n, f"{n}_l{layer}") for n in shapes]
         layers.append(
             tuple(
                 Direction(
                     layout,
                     tuple((local, name + "_reverse" * k) for local, name in names),
+                    shapes,
                     layer * count + k,
                     reverse=k == 1,
                 )
@@ -123,7 +126,9 @@ def _between(layer: Recurrent, level: int, x: torch.Tensor, call: Call) -> torch
 def _request(layer: Recurrent, d: Direction, x: torch.Tensor, call: Call) -> Request:
     """One direction of one layer, as an executor takes it."""
     layout, batch = d.layout, call.batch
-    weights = layout.weights(layer.weights_of(d))
+    tensors = layer.weights_of(d)
+    check.weights(tensors, d.shapes, call.batch.x)
+    weights = layout.weights(tensors)
     resets = batch.resets
     if resets is not None and d.reverse:
         resets = backward_resets(resets)

@@ -74,3 +74,7 @@ def check_state(name: str, t: torch.Tensor, shape: tuple[int, ...], like: torch.
         raise ValueError(f"state {name} must have dtype {like.dtype}, got {t.dtype}")
     if t.device != like.device:
         raise ValueError(f"state {name} must be on {like.device}, got {t.device}")
+
+
+# A saved state loads as torch.nn's does, with torch.load's default of weights only.
+torch.serialization.add_safe_globals([make_state])
