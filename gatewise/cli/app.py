@@ -401,51 +401,13 @@ def bench(
     A ratio is the peer's figure divided by ours: above 1, ours is the better. Exits with 1 where
     a peer computes something else.
     """
-    from gatewise import benchmark
+    from gatewise.cli import bench as parts
 
     with _checked():
         _set_threads(threads)
-        cases = benchmark.select(suite, quick)
-        for file in (json_file, plot):
-            if file is not None and not file.absolute().parent.is_dir():
-                raise ValueError(f"no folder {file.absolute().parent}")
-        runner = benchmark.Runner(benchmark.QUICK if quick else benchmark.FULL)
-        empty = runner.report([])
-        files: dict[str, Path] = {}
-        if keep is not None:
-            if quick or empty.warning:
-                why = "a quick run" if quick else empty.warning
-                raise ValueError(f"results are not kept: {why}")
-            if not keep.is_dir():
-                raise ValueError(f"no folder {keep}")
-            suites = list(dict.fromkeys(c.suite for c in cases))
-            files = benchmark.kept_files(keep, runner.header, suites)
-    if empty.warning:
-        console.note(f"warning: {empty.warning}; figures will show little")
-    report = runner.report(console.measuring(runner.run(cases), len(cases)))
-    with _checked():
-        if plot is not None:
-            benchmark.plot(report, plot)
-        for name, file in files.items():
-            part = benchmark.Report(report.header, [r for r in report.rows if r.case.suite == name])
-            part.write(file)
-            benchmark.plot(part, file.with_suffix(".png"))
-        if json_file == Path("-"):
-            print(json.dumps(report.to_json()))
-        else:
-            if json_file is not None:
-                report.write(json_file)
-            _show(report)
+        report = parts.run(suite, quick, json_file, plot, keep)
     if report.failed:
         raise typer.Exit(1)
-
-
-def _show(report: Any) -> None:
-    for line in console.bench_header(report):
-        console.output.print(line, soft_wrap=True)
-    for table in console.bench_tables(report):
-        console.output.print()
-        console.output.print(table)
 
 
 @app.command()
@@ -474,7 +436,7 @@ def demo(
     if as_json:
         print(json.dumps(result))
         return
-    _show(measured)
+    console.show_bench(measured)
     for line in parts.lines(result):
         print(line)
 

@@ -22,7 +22,7 @@ from rich.table import Table
 from rich.text import Text
 
 if TYPE_CHECKING:
-    from gatewise.benchmark import Timing
+    from gatewise.benchmark import Report, Row
     from gatewise.diagnostics import Flow
     from gatewise.models.runs import Run
 
@@ -152,18 +152,79 @@ def gradients_table(flows: list[Flow], lags: tuple[int, ...]) -> Table:
     return table
 
 
-def timings_table(timings: list[Timing]) -> Table:
-    """Both libraries side by side."""
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    for title in ("T, B, I, H", "work", "torch ms", "gatewise ms", "ratio", "runs on"):
-        table.add_column(title, justify="left" if title in ("work", "runs on") else "right")
-    for t in timings:
-        table.add_row(
-            ", ".join(map(str, t.shape)),
-            t.work,
-            f"{t.torch_seconds * 1e3:.2f}",
-            f"{t.gatewise_seconds * 1e3:.2f}",
-            f"{t.ratio:.2f}",
-            t.executor,
-        )
-    return table
+def measuring(rows: Iterator[Row], total: int) -> list[Row]:
+    """All rows, with a progress bar that names what was measured last."""
+    columns = (TextColumn("measuring"), BarColumn(bar_width=24), TaskProgressColumn())
+    found: list[Row] = []
+    with Progress(
+        *columns, TextColumn("{task.description}"), console=errors, disable=not errors.is_terminal
+    ) as bar:
+        task = bar.add_task("", total=total)
+        for row in rows:
+            found.append(row)
+            case = row.case
+            bar.update(task, advance=1, description=f"{case.suite} {case.cell} {case.shape}")
+    for reason in dict.fromkeys(r.skipped for r in found if r.skipped):
+        note(f"skipped: {reason}")
+    return found
+
+
+def _bench_tables(report: Report) -> Iterator[Table]:
+    """A table per suite: both sides, ratio with quartiles, target, and whether it was reached."""
+    suites = dict.fromkeys(r.case.suite for r in report.rows)
+    for suite in suites:
+        rows = [r for r in report.rows if r.case.suite == suite]
+        streamed = any(r.bytes for r in rows)
+        table = Table(box=None, header_style="bold", pad_edge=False, title_justify="left")
+        table.title = suite
+        for title in ("cell", "work", "T, B, I, H", "peer"):
+            table.add_column(title, no_wrap=True)
+        extra = ("KB/step", "GB/s") if streamed else ()
+        for title in ("ours", "peer", "ratio [quartiles]", "target", "", "sgemm", *extra):
+            table.add_column(title, justify="right", no_wrap=True)
+        for row in rows:
+            table.add_row(*_bench_cells(row, streamed))
+        yield table
+
+
+def _bench_cells(row: Row, streamed: bool) -> list[str | Text]:
+    case = row.case
+    cells: list[str | Text] = [case.cell, case.work, str(case.shape), case.peer]
+    if row.measured is None:
+        return [*cells, "", "", row.error or row.skipped]
+    ratio, share = row.measured.ratio, row.sgemm_share
+    unit = "µs" if row.unit == "us" else row.unit
+    cells += [
+        f"{row.shown(row.measured.ours.median):.3g} {unit}",
+        f"{row.shown(row.measured.peer.median):.3g} {unit}",
+        f"{ratio.median:.2f} [{ratio.q1:.2f}, {ratio.q3:.2f}]",
+        "" if case.target is None else f"{case.target:g}",
+        {None: "", True: Text("✓", "green"), False: Text("✗", "red")}[row.reached],
+        "" if share is None else f"{share:.0%}",
+    ]
+    if streamed:
+        cells += [f"{(row.bytes or 0) / 1e3:.0f}", f"{row.gigabytes_per_second or 0:.1f}"]
+    return cells
+
+
+def _bench_header(report: Report) -> Iterator[str]:
+    """What the figures depend on."""
+    h = report.header
+    yield (
+        f"{h['processor']} ({h['vector']}), {h['threads']} of {h['cores']} cores, "
+        f"sgemm {h['sgemm_gflops']:.0f} GFLOP/s, load {h['load']}"
+    )
+    names = ("gatewise", "torch", "python", "onnxruntime", "jax", "torchrecurrent")
+    versions = ", ".join(f"{n} {h[n]}" for n in names if n in h)
+    yield f"{h['date']}, {h['dtype']}; {versions}; {h['compiler']}"
+
+
+def show_bench(report: Report) -> None:
+    """The header and a table per suite, on stdout."""
+    for line in _bench_header(report):
+        output.print(line, soft_wrap=True)
+    # Cut to a narrow screen, a table's ratios could not be read: it is as wide as it must be.
+    wide = Console(highlight=False, width=max(output.width, 150))
+    for table in _bench_tables(report):
+        wide.print()
+        wide.print(table)

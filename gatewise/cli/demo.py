@@ -43,30 +43,23 @@ def sample(out: Path, write: Callable[[str], object]) -> str:
     return "".join(drawn)
 
 
-def measure() -> list[benchmark.Timing]:
+def measure() -> benchmark.Report:
     """Speed beside torch.nn.LSTM at three sizes."""
-    return list(benchmark.compare())
+    runner = benchmark.Runner(benchmark.FULL)
+    return runner.report(list(runner.run(benchmark.DEMO)))
 
 
-def report(out: Path, timings: list[benchmark.Timing]) -> dict[str, Any]:
+def report(out: Path, measured: benchmark.Report) -> dict[str, Any]:
     """What was measured, written as JSON and PNG beside the run."""
-    result = {
-        "environment": benchmark.environment(),
-        "speed": [t.to_json() for t in timings],
-        "first_use": benchmark.first_use(),
-    }
+    result = {"speed": measured.to_json(), "first_use": benchmark.first_use_seconds()}
     write_atomically(out / "demo.json", json.dumps(result, indent=1).encode())
-    benchmark.plot(timings, out / "speed.png")
+    benchmark.plot(measured, out / "speed.png")
     return result
 
 
 def lines(result: dict[str, Any]) -> list[str]:
     """The closing lines for people."""
-    e = result["environment"]
-    told = [
-        f"medians over alternating runs; {e['threads']} threads of {e['machine']} "
-        f"({e['vector']}), torch {e['torch']}"
-    ]
+    told = []
     if result["first_use"]:
         told.append(
             "first use of the lstm kernel: "

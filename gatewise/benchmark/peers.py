@@ -1,0 +1,243 @@
+"""Contests against torch.nn and against the cell as a Python loop, with equal weights.
+
+Shapes: T = time, B = batch, I = input size, H = hidden units.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
+
+from gatewise.benchmark.case import Case, Contest, Results, Timed
+from gatewise.cells import get_cell
+from gatewise.equations import trace
+from gatewise.layers import Recurrent, explain
+
+Call = Callable[[torch.Tensor], torch.Tensor]
+_NAMED = {"lstm": nn.LSTM, "gru": nn.GRU, "rnn": nn.RNN}
+_RESET = 0.02  # probability per step and row: pieces of 50 steps on average
+_CHECKED_STEPS = 16  # of a stream
+
+
+def our_layer(case: Case, like: nn.Module | None = None, **options: Any) -> Recurrent:
+    """Our layer for a case, with the weights of `like`."""
+    torch.manual_seed(0)
+    layer = Recurrent(case.cell, case.shape.I, case.shape.H, **options)
+    if like is not None:
+        layer.load_state_dict(like.state_dict())
+    return layer
+
+
+def input_of(case: Case) -> torch.Tensor:
+    """x [T, B, I], the same at every call."""
+    torch.manual_seed(1)
+    return torch.randn(case.shape[:3])
+
+
+def side(case: Case, module: nn.Module, call: Call, x: torch.Tensor) -> Timed:
+    """`call`, forward only or with the gradients of `module`'s parameters and of x.
+
+    The input wants its gradient, as in a stack, where it belongs to the layer below.
+    """
+    if not case.training:
+
+        def forward() -> torch.Tensor:
+            with torch.no_grad():
+                return call(x)
+
+        return Timed(forward, lambda: {"output": forward()})
+
+    x = x.clone().requires_grad_()
+    with torch.no_grad():
+        shape = call(x).shape
+    torch.manual_seed(2)
+    upstream = torch.randn(shape)
+
+    def training() -> torch.Tensor:
+        module.zero_grad(set_to_none=True)
+        x.grad = None
+        output = call(x)
+        output.backward(upstream)
+        return output
+
+    def results() -> Results:
+        found: dict[str, torch.Tensor | None] = {"output": training().detach(), "grad x": x.grad}
+        found |= {f"grad {n}": p.grad for n, p in module.named_parameters()}
+        return {n: t.clone() for n, t in found.items() if t is not None}
+
+    return Timed(training, results)
+
+
+def flops(case: Case, directions: int = 1) -> float:
+    """Additions and multiplications in the products of one call, training counting thrice."""
+    traced = trace(get_cell(case.cell))
+    t, b, i, h = case.shape
+    width = sum(a.from_input * i + a.from_feedback * h for a in traced.accumulators)
+    return 2.0 * t * b * h * width * directions * (3 if case.training else 1)
+
+
+def _contest(case: Case, layer: Recurrent, peer: nn.Module, theirs: Call, **call: Any) -> Contest:
+    x = input_of(case)
+    return Contest(
+        side(case, layer, lambda x: layer(x, **call)[0], x),
+        side(case, peer, theirs, x),
+        executor=explain(layer, x, **call).executor,
+        flops=flops(case, layer.num_directions),
+    )
+
+
+def whole_layer(case: Case) -> Contest:
+    """torch.nn's layer of the same name."""
+    peer = _NAMED[case.cell](case.shape.I, case.shape.H)
+    return _contest(case, our_layer(case, peer), peer, lambda x: peer(x)[0])
+
+
+def both_directions(case: Case) -> Contest:
+    """torch.nn's layer of the same name, bidirectional."""
+    peer = _NAMED[case.cell](case.shape.I, case.shape.H, bidirectional=True)
+    return _contest(case, our_layer(case, peer, bidirectional=True), peer, lambda x: peer(x)[0])
+
+
+def loop(case: Case) -> Contest:
+    """The cell's own `step` on tensors, a Python loop over time: our reference executor."""
+    peer = our_layer(case, executor="reference")
+    return _contest(case, our_layer(case, peer), peer, lambda x: peer(x)[0])
+
+
+def ragged(case: Case) -> Contest:
+    """Rows of unequal length: packed there, `lengths=` here; padded tensors in and out."""
+    peer = nn.LSTM(case.shape.I, case.shape.H)
+    torch.manual_seed(3)
+    lengths = torch.randint(1, case.shape.T + 1, (case.shape.B,))
+    lengths[0] = case.shape.T
+
+    def packed(x: torch.Tensor) -> torch.Tensor:
+        output, _ = peer(pack_padded_sequence(x, lengths, enforce_sorted=False))
+        return pad_packed_sequence(output, total_length=case.shape.T)[0]
+
+    return _contest(case, our_layer(case, peer), peer, packed, lengths=lengths)
+
+
+def resets(case: Case) -> Contest:
+    """Rows that begin anew inside the sequence: nn.LSTM runs from one reset to the next."""
+    peer = nn.LSTM(case.shape.I, case.shape.H)
+    torch.manual_seed(3)
+    marked = torch.rand(case.shape[:2]) < _RESET
+    starts = [0, *(t for t in range(1, case.shape.T) if bool(marked[t].any()))]
+    ends = [*starts[1:], case.shape.T]
+
+    def split(x: torch.Tensor) -> torch.Tensor:
+        state = tuple(x.new_zeros(1, case.shape.B, case.shape.H) for _ in range(2))
+        parts = []
+        for start, end in zip(starts, ends, strict=True):
+            kept = (~marked[start]).to(x.dtype).view(1, -1, 1)
+            output, state = peer(x[start:end], tuple(s * kept for s in state))
+            parts.append(output)
+        return torch.cat(parts)
+
+    return _contest(case, our_layer(case, peer), peer, split, resets=marked)
+
+
+def _stream_contest(
+    case: Case, peer: nn.Module, weights: dict[str, torch.Tensor], theirs: Call
+) -> Contest:
+    """One step at a time; `theirs` keeps its own state and starts from zero."""
+    _, batch, inputs, hidden = case.shape
+    layer = our_layer(case)
+    layer.load_state_dict(weights)
+    stepper = layer.stream(batch)
+    torch.manual_seed(1)
+    xs = torch.randn(_CHECKED_STEPS, batch, inputs)
+    x = xs[0]
+
+    def outputs(step: Call) -> Results:
+        with torch.no_grad():
+            return {"output": torch.stack([step(x_t).reshape(batch, hidden) for x_t in xs])}
+
+    def step_theirs() -> None:
+        with torch.no_grad():
+            theirs(x)
+
+    numbers = sum(p.numel() for p in layer.parameters())
+    return Contest(
+        Timed(lambda: stepper(x), lambda: outputs(stepper)),
+        Timed(step_theirs, lambda: outputs(theirs)),
+        unit="us",
+        executor="reference" if stepper.obstacles else "cpu",
+        flops=flops(case),
+        bytes=numbers * x.element_size(),
+    )
+
+
+def layer_step(case: Case) -> Contest:
+    """torch.nn.LSTM called with one step, its state carried from call to call."""
+    peer = nn.LSTM(case.shape.I, case.shape.H)
+    held: list[Any] = [None]
+
+    def step(x: torch.Tensor) -> torch.Tensor:
+        output, held[0] = peer(x.unsqueeze(0), held[0])
+        return output
+
+    return _stream_contest(case, peer, peer.state_dict(), step)
+
+
+def cell_step(case: Case) -> Contest:
+    """torch.nn.LSTMCell, its state carried from call to call."""
+    peer = nn.LSTMCell(case.shape.I, case.shape.H)
+    held: list[Any] = [None]
+
+    def step(x: torch.Tensor) -> torch.Tensor:
+        held[0] = peer(x, held[0])
+        return held[0][0]
+
+    weights = {f"{n}_l0": t for n, t in peer.state_dict().items()}
+    return _stream_contest(case, peer, weights, step)
+
+
+def _libraries(name: str) -> Callable[[Case], Contest]:
+    def build(case: Case) -> Contest:
+        from gatewise.benchmark import libraries
+
+        return getattr(libraries, name)(case)
+
+    return build
+
+
+def _probes(name: str) -> Callable[[Case], Contest]:
+    def build(case: Case) -> Contest:
+        from gatewise.benchmark import probes
+
+        return getattr(probes, name)(case)
+
+    return build
+
+
+PEERS: dict[str, Callable[[Case], Contest]] = {
+    "nn.LSTM": whole_layer,
+    "nn.GRU": whole_layer,
+    "nn.RNN": whole_layer,
+    "bidirectional nn.LSTM": both_directions,
+    "packed nn.LSTM": ragged,
+    "split nn.LSTM": resets,
+    "loop": loop,
+    "nn.LSTM step": layer_step,
+    "nn.LSTMCell": cell_step,
+    "onnxruntime": _libraries("onnxruntime"),
+    "jax.lax.scan": _libraries("jax_scan"),
+    "torchrecurrent": _libraries("torchrecurrent"),
+    "limit": _probes("first_use"),
+    "nn.LSTM memory": _probes("memory"),
+    "same layer": _probes("scaling"),
+}
+
+
+def prepare(case: Case) -> Contest:
+    """The two sides of a case.
+
+    Raises PeerMissingError where the peer's library is not installed.
+    """
+    return PEERS[case.peer](case)

@@ -1,0 +1,168 @@
+"""The suites as data: shapes, cells, peers, and the ratio each row should reach.
+
+Targets are ratios: the peer's time (or memory, or a fixed limit) divided by ours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from gatewise.benchmark.case import Case, Shape
+from gatewise.cells import REGISTRY
+
+TINY = Shape(100, 32, 2, 32)
+LONG = Shape(1000, 32, 2, 32)
+SMALL = Shape(100, 32, 128, 128)
+MEDIUM = Shape(100, 32, 256, 256)
+LARGE = Shape(100, 64, 512, 512)
+HUGE = Shape(50, 64, 1024, 1024)
+SINGLE = Shape(1000, 1, 32, 128)
+
+WORKS = ("inference", "training")
+_QUICK = (TINY, SMALL)
+
+
+def _each_work(
+    suite: str,
+    peer: str,
+    targets: Mapping[Shape, tuple[float | None, float | None]],
+    cell: str = "lstm",
+    quick: tuple[Shape, ...] = _QUICK,
+) -> list[Case]:
+    """Inference and training at every shape of `targets`, each with its own target."""
+    return [
+        Case(suite, peer, shape, work, cell, target, quick=shape in quick)
+        for shape, pair in targets.items()
+        for work, target in zip(WORKS, pair, strict=True)
+    ]
+
+
+def _same(target: float, *shapes: Shape) -> dict[Shape, tuple[float, float]]:
+    return dict.fromkeys(shapes, (target, target))
+
+
+def _layers() -> list[Case]:
+    lstm = {
+        TINY: (2.0, 4.0),
+        LONG: (2.0, 4.0),
+        SMALL: (1.0, 1.3),
+        MEDIUM: (1.0, 1.3),
+        LARGE: (1.0, 1.3),
+        HUGE: (1.0, 1.3),
+        SINGLE: (2.0, 2.5),
+    }
+    others = (TINY, LONG, SMALL, MEDIUM, LARGE, SINGLE)
+    free = dict.fromkeys((TINY, LONG, SMALL, MEDIUM, SINGLE), (None, None))
+    return [
+        *_each_work("layers", "nn.LSTM", lstm),
+        *_each_work("layers", "nn.GRU", _same(3.0, *others), "gru"),
+        *_each_work("layers", "nn.RNN", _same(2.0, *others), "rnn"),
+        *(Case("layers", "onnxruntime", s, quick=s in _QUICK) for s in others),
+        *_each_work("layers", "jax.lax.scan", free),
+    ]
+
+
+def _stream() -> list[Case]:
+    """One step, one row, one thread."""
+    return [
+        Case("stream", peer, Shape(1, 1, n, n), "step", target=target, threads=1, quick=True)
+        for n in (64, 128, 256, 512)
+        for peer, target in (("nn.LSTM step", 20.0 if n == 256 else None), ("nn.LSTMCell", 3.0))
+    ]
+
+
+_RAGGED = _same(4.0, TINY, LONG, SMALL, MEDIUM, LARGE)
+_BIDIRECTIONAL = _same(1.3, TINY, SMALL, MEDIUM, LARGE, SINGLE) | _same(8.0, LONG)
+_RESETS = _same(5.0, TINY, LONG, SMALL, MEDIUM)
+
+
+# Against the cell as a loop over time in eager PyTorch. A loop is too slow for every cell at
+# every shape: the four best-known ones are run at all of them, the others trained at one.
+_KNOWN = {"lstm-peephole": 8.0, "lstm-coupled": 8.0, "lstm-1997": 8.0, "lstm-layernorm": 5.0}
+_IN_LAYERS = ("lstm", "gru", "rnn")
+
+
+def _cells() -> list[Case]:
+    rest = [c for c in REGISTRY if c not in _KNOWN and c not in _IN_LAYERS]
+    return [
+        *(
+            case
+            for cell, target in _KNOWN.items()
+            for case in _each_work("cells", "loop", _same(target, TINY, SMALL, MEDIUM), cell)
+        ),
+        *(Case("cells", "loop", LONG, "training", c, t) for c, t in _KNOWN.items()),
+        Case("cells", "loop", LARGE, "training", "lstm-peephole", 8.0),
+        *_each_work("cells", "torchrecurrent", {SMALL: (8.0, 8.0)}, "lstm-peephole"),
+        *(Case("cells", "loop", SMALL, "training", cell, 8.0) for cell in rest),
+    ]
+
+
+def _compile() -> list[Case]:
+    """First use in a fresh process: nothing cached (at most 3 s), and cached (20 ms)."""
+    cells = ("lstm", "gru", "lstm-1997", "lstm-layernorm")
+    return [
+        Case("compile", "limit", TINY, work, cell, 1.0, quick=cell == "lstm", options=options)
+        for cell in cells
+        for work, options in (("cold", {"limit": 3.0}), ("cached", {"limit": 0.02}))
+    ]
+
+
+def _memory() -> list[Case]:
+    """Peak of a training step, each side in a process of its own."""
+    return [
+        Case("memory", "nn.LSTM memory", s, "training", target=1.0, quick=s == SMALL)
+        for s in (LONG, SMALL, MEDIUM, LARGE)
+    ]
+
+
+def _scaling() -> list[Case]:
+    """Time per step and row as T and B grow, against that of the first, smallest shape.
+
+    1 is exactly linear; the target allows that large calls leave the caches.
+    """
+    base = Shape(100, 16, 64, 64)
+    grown = [base._replace(T=t) for t in (200, 800, 3200)]
+    grown += [base._replace(B=b) for b in (32, 128, 512)]
+    return [
+        Case(
+            "scaling",
+            "same layer",
+            shape,
+            work,
+            target=0.8,
+            quick=shape.T <= 200 and shape.B <= 32,
+            options={"base": base},
+        )
+        for shape in grown
+        for work in WORKS
+    ]
+
+
+SUITES: dict[str, list[Case]] = {
+    "layers": _layers(),
+    "stream": _stream(),
+    "ragged": _each_work("ragged", "packed nn.LSTM", _RAGGED),
+    "bidirectional": _each_work("bidirectional", "bidirectional nn.LSTM", _BIDIRECTIONAL),
+    "resets": _each_work("resets", "split nn.LSTM", _RESETS, quick=(TINY,)),
+    "cells": _cells(),
+    "compile": _compile(),
+    "memory": _memory(),
+    "scaling": _scaling(),
+}
+# What `gatewise demo` shows: three sizes beside torch.nn.LSTM.
+DEMO = [c for c in SUITES["layers"] if c.peer == "nn.LSTM" and c.shape in (TINY, SMALL, MEDIUM)]
+
+
+def select(names: str, quick: bool = False) -> list[Case]:
+    """The cases of some suites, names with commas or "all"; those of a quick run only.
+
+    Raises ValueError for a name that is no suite.
+
+    >>> len(select("stream")), select("layers", quick=True)[0].peer
+    (8, 'nn.LSTM')
+    """
+    wanted = list(SUITES) if names == "all" else [n.strip() for n in names.split(",")]
+    for name in wanted:
+        if name not in SUITES:
+            raise ValueError(f"suite must be one of {', '.join(SUITES)} or all, got {name!r}")
+    return [c for name in wanted for c in SUITES[name] if c.quick or not quick]
