@@ -55,6 +55,28 @@ def test_traces_are_bptt_with_recurrent_inputs_held(name: str, asked: tuple[str,
     assert_close(by_traces(p, errors, cut), bptt(p, errors), TOLERANCE)
 
 
+GATES, ALL = ("input", "output"), ("input", "candidate", "output")
+TOPOLOGIES = {
+    # experiment of the 1997 paper: cell, inputs, units
+    "1-1": (LSTM1997(biased=GATES), 7, 4),
+    "1-2": (LSTM1997(block_size=2, biased=GATES), 7, 6),
+    "2a": (get_cell("lstm-1997-no-output-gate"), 101, 1),
+    "2c": (LSTM1997(biased=()), 54, 2),
+    "3a": (LSTM1997(biased=ALL), 1, 3),
+    "4": (LSTM1997(block_size=2, biased=ALL), 2, 4),
+    "6b": (LSTM1997(block_size=2, biased=ALL), 8, 6),
+}
+
+
+@pytest.mark.parametrize("row", TOPOLOGIES)
+def test_traces_on_the_networks_of_1997(row: str) -> None:
+    cell, inputs, units = TOPOLOGIES[row]
+    p = problem(cell, steps=30, inputs=inputs, hidden=units)
+    errors = torch.randn(30, p.x.shape[1], units, dtype=torch.float64)
+    cut = frozenset(edges(p.layout.trace))
+    assert_close(by_traces(p, errors, cut), bptt(p, errors), TOLERANCE)
+
+
 def hand_detached(cell: Cell, p: Problem) -> dict[str, torch.Tensor]:
     """The last output's gradient, with the recurrence written out and .detach() called by hand."""
     tensors = {n: t.clone().requires_grad_() for n, t in p.parameters.items()}
