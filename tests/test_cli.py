@@ -245,3 +245,20 @@ def test_the_module_runs(trained: Path) -> None:
     command = [sys.executable, "-m", "gatewise", "sample", str(trained), "--length", "3"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
     assert len(done.stdout) == 1 + 3 + 1
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs the device that is always full")
+def test_a_full_disk_is_one_line() -> None:
+    command = [sys.executable, "-m", "gatewise", "show", "lstm"]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr.startswith("gatewise: ")
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_seed_no_generator_takes_is_one_line(
+    trained: Path, capsys: pytest.CaptureFixture
+) -> None:
+    assert run(["sample", str(trained), "--seed", str(2**70)]) == 2
+    assert "seed must be between" in capsys.readouterr().err

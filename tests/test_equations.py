@@ -234,7 +234,7 @@ WRONG = {
         step_returning(lambda g, s: {"h": torch.tanh(g.g)}), TypeError, "cannot be traced.*tanh",
     ),
     "unknown gate": (
-        step_returning(lambda g, s: {"h": g.forgotten}), AttributeError, "cannot be traced",
+        step_returning(lambda g, s: {"h": g.forgotten}), TypeError, "cannot be traced",
     ),
     "a gate twice": ({"gates": ("g", "g")}, ValueError, "gates has a name twice"),
     "a state twice": ({"states": ("h", "h")}, ValueError, "states has a name twice"),

@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 import torch
 
+from gatewise.cells import get_cell
 from gatewise.models import (
     CheckpointError,
     Settings,
@@ -356,3 +357,20 @@ def test_a_restarted_stream_begins_with_an_empty_state(tmp_path: Path, text: Pat
         assert torch.equal(h.amax((0, 2)), h.amin((0, 2)))
     assert {float(h[0, 0, 0]) for h, _ in seen} == {0.0, 1.0}
     assert run.trainer._restarted(None) is None
+
+
+def test_a_checkpoint_is_not_read_with_a_cell_of_the_same_shapes(tmp_path: Path) -> None:
+    text = tmp_path / "text.txt"
+    text.write_text("abcdefgh " * 200)
+    out = tmp_path / "out"
+    architecture = runs.Architecture(hidden_size=4, embedding_size=4)
+    for _ in runs.begin(out, text, "char", architecture, Settings(steps=1)).trainer.run():
+        pass
+    with pytest.raises(CheckpointError, match="trained with the cell lstm, not with the one"):
+        load_language_model(out, cell=get_cell("lstm-silu"))
+    load_language_model(out, cell=get_cell("lstm"))
+
+
+def test_a_seed_no_generator_takes_is_refused() -> None:
+    with pytest.raises(ValueError, match="seed must be below"):
+        Settings(steps=1, seed=2**63)

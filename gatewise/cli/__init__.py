@@ -20,7 +20,8 @@ def run(arguments: Sequence[str] | None = None) -> int:
     given = list(sys.argv[1:] if arguments is None else arguments)
     try:
         code = app(given or ["--help"], prog_name="gatewise", standalone_mode=False)
-        sys.stdout.flush()
+        if sys.stdout is not None:  # None where the shell has closed it
+            sys.stdout.flush()
         return code if isinstance(code, int) else 0
     except BadInput as error:
         return _complain(str(error))
@@ -28,15 +29,23 @@ def run(arguments: Sequence[str] | None = None) -> int:
         return stop.exit_code
     except (KeyboardInterrupt, typer.Abort):
         return STOPPED
-    except ReaderGone:
-        # The reader has gone; Python must not try to flush into the closed pipe at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except (ReaderGone, BrokenPipeError):
+        _leave_stdout()
         return 0
+    except OSError as error:  # no room, no permission: what a command writes to has failed
+        _leave_stdout()
+        return _complain(str(error))
     except Exception as error:
         message = getattr(error, "format_message", None)  # what the parser says of its input
         if message is None:
             raise
         return _complain(message())
+
+
+def _leave_stdout() -> None:
+    """Python must not try to flush into a pipe that is closed, or a full disk, at exit."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _complain(message: str) -> int:

@@ -117,7 +117,8 @@ def _trace(cell: Cell) -> Trace:
         result = cell.run_step(SimpleNamespace(**gate_values), state, param)
         result = {k: _whole_numbers(sympy.sympify(v)) for k, v in result.items()}
     except (TypeError, AttributeError, sympy.SympifyError) as error:
-        raise type(error)(
+        kind = ValueError if isinstance(error, ValueError) else TypeError
+        raise kind(
             f"{type(cell).__name__}.step cannot be traced: {error}. A step may use arithmetic, "
             "its gates, states and parameters, and gatewise's functions "
             f"({', '.join(ELEMENTARY)})"

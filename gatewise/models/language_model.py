@@ -145,6 +145,8 @@ class LanguageModel(nn.Module):
             raise ValueError("prompt must have at least one token")
         if length is not None and length < 0:
             raise ValueError(f"length must not be negative, got {length}")
+        if seed is not None and not -(1 << 63) <= seed < 1 << 63:
+            raise ValueError(f"seed must be between -2^63 and 2^63, got {seed}")
         if self.training:
             raise RuntimeError("stream needs the model in evaluation mode: call model.eval()")
         return self._stream(prompt, length, sampling or Sampling(), seed, forbidden)

@@ -80,6 +80,8 @@ class Settings:
                 raise ValueError(f"{name} must be positive, got {value!r}")
         if not isinstance(self.restart, int | float) or not 0 <= self.restart <= 1:
             raise ValueError(f"restart must be between 0 and 1, got {self.restart!r}")
+        if isinstance(self.seed, int) and self.seed >= 1 << 63:
+            raise ValueError(f"seed must be below 2^63, got {self.seed}")
         for name in ("warmup", "weight_decay", "seed"):
             if not isinstance(getattr(self, name), int | float) or getattr(self, name) < 0:
                 raise ValueError(f"{name} must not be negative, got {getattr(self, name)!r}")
@@ -401,6 +403,10 @@ def load_language_model(
             f"{directory} was trained with the cell {config.cell}; checkpoints run no code, "
             "so name it again with --cell FILE.py:CLASS"
         )
+    if cell is not None and not _is_cell(cell, config.cell):
+        raise CheckpointError(
+            f"{directory} was trained with the cell {config.cell}, not with the one given"
+        )
     if len(vocabulary) != config.vocabulary_size:
         raise CheckpointError(f"{path} is damaged: the vocabulary has another size than the model")
     # A stack has at least this many numbers: checked before any memory is asked for.
@@ -412,6 +418,16 @@ def load_language_model(
     model = LanguageModel(config, cell=cell, executor=executor)
     _load_parameters(model, checkpoint)
     return model.eval(), vocabulary, checkpoint
+
+
+def _is_cell(cell: Cell, name: str) -> bool:
+    """Is `cell` the one that `name` stands for? A file may have moved; its class is asked for.
+
+    Cells with the same shapes of weights compute different things from them.
+    """
+    if name in REGISTRY:
+        return repr(cell) == repr(REGISTRY[name].make())
+    return type(cell).__name__ == name.rsplit(":", 1)[-1]
 
 
 def _load_parameters(model: LanguageModel, checkpoint: Checkpoint) -> None:
