@@ -5,7 +5,10 @@ Shapes: T = time, B = batch, I = input size, H = hidden units, S = cells of a me
 
 from __future__ import annotations
 
+import copy
+import pickle
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,7 +18,7 @@ import pytest
 import torch
 from torch.nn.functional import layer_norm
 
-from gatewise import Cell, constant, identity, relu, sigmoid, silu, tanh
+from gatewise import Cell, Recurrent, constant, identity, relu, sigmoid, silu, tanh
 from gatewise.cells import LSTM, LSTM1997, REGISTRY, RNN, CoupledLSTM, PeepholeLSTM, get_cell
 from gatewise.equations import Layout, trace
 from gatewise.executors import Result, reference, run
@@ -452,3 +455,20 @@ def test_functions_pickle_by_name() -> None:
     cell = pickle.loads(pickle.dumps(PeepholeLSTM(output=constant(1.0), candidate=sigmoid)))
     assert cell.candidate is sigmoid
     assert cell.output == constant(1.0)
+
+
+def test_a_layer_with_a_cell_from_a_file_pickles_and_copies(tmp_path: Path) -> None:
+    file = tmp_path / "mine.py"
+    file.write_text(
+        "from gatewise import Cell, tanh\n"
+        "class Mine(Cell):\n"
+        "    gates = ('a',)\n"
+        "    def step(self, gate, state):\n"
+        "        return {'h': tanh(gate.a)}\n"
+    )
+    layer = Recurrent(f"{file}:Mine", 3, 5)
+    x = torch.ones(4, 2, 3)
+    loaded = pickle.loads(pickle.dumps(layer))
+    assert torch.equal(loaded(x)[0], layer(x)[0])
+    file.unlink()
+    assert torch.equal(copy.deepcopy(layer)(x)[0], layer(x)[0])

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import importlib.util
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from gatewise.cells.coupled import CoupledLSTM
 from gatewise.cells.elementwise import ELSTM, MinGRU, MinLSTM
@@ -113,4 +115,20 @@ def _from_file(file: str, name: str) -> Cell:
             if inspect.isclass(v) and issubclass(v, Cell) and v is not Cell
         ]
         raise ValueError(f"{file} has no cell class {name}; it has: {', '.join(have) or 'none'}")
+    _make_portable(found, str(path.resolve()), name)
     return found()
+
+
+def _make_portable(cls: type[Cell], file: str, name: str) -> None:
+    """Instances pickle as the file and the class: no module of theirs can be imported."""
+
+    def reduce(self: Cell) -> tuple[Any, ...]:
+        return _from_file, (file, name), self.__dict__ or None
+
+    def copied(self: Cell, memo: dict[int, Any]) -> Cell:  # without reading the file again
+        new = object.__new__(type(self))
+        new.__dict__.update(copy.deepcopy(self.__dict__, memo))
+        return new
+
+    setattr(cls, "__reduce__", reduce)  # noqa: B010
+    setattr(cls, "__deepcopy__", copied)  # noqa: B010
