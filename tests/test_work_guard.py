@@ -1,8 +1,8 @@
 """Work is counted, not timed: a regression shows on any machine, however busy.
 
 Counted are the torch operations of a call (each costs about a microsecond, whatever the sizes),
-the bytes that are allocated per step, row and unit, and the kernel's instructions under callgrind. Whoever needs more raises the number
-here, knowingly.
+the bytes that are allocated per step, row and unit, and the kernel's instructions under callgrind.
+Whoever needs more raises the number here, knowingly.
 """
 
 from __future__ import annotations
