@@ -73,6 +73,14 @@ def test_changed_weights_are_noticed() -> None:
     torch.testing.assert_close(after, layer(x.unsqueeze(0))[0][0].detach())
 
 
+def test_swapped_weights_of_another_type_are_refused() -> None:
+    layer = gw.LSTM(INPUTS, 8)
+    stepper = layer.stream()
+    layer.weight_hh_l0.data = layer.weight_hh_l0.data.double()
+    with pytest.raises(ValueError, match=r"weight_hh must be torch\.float32"):
+        stepper.refresh()
+
+
 def test_wide_layers_split_between_threads_give_the_same_bits() -> None:
     layer, x = gw.LSTM(64, 96, num_layers=2), torch.randn(20, 1, 64)
     alone, shared = layer.stream(), layer.stream(threads=2)

@@ -9,8 +9,9 @@ from collections.abc import Sequence
 
 import typer
 
-from gatewise.cli.app import BadInput, app
+from gatewise.cli.app import app
 from gatewise.cli.console import STOPPED, ReaderGone
+from gatewise.cli.errors import BadInput
 
 __all__ = ["main", "run"]
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from gatewise.cli import console
+from gatewise.cli.errors import OPTIONS, BadInput, checked
 
 # Libraries that take long to import are imported in the command that needs them.
 
@@ -26,17 +25,21 @@ _JSON = typer.Option("--json", help="Print the result as JSON on stdout.")
 _CELL_HELP = "A name of `gatewise cells`, or FILE.py:CLASS."
 
 
-class BadInput(Exception):
-    """What the user gave cannot be used; the message is one line."""
+def _version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        print(f"gatewise {version('gatewise')}")
+        raise typer.Exit()
 
 
-@contextmanager
-def _checked() -> Iterator[None]:
-    """Errors that the library raises about its arguments become one line."""
-    try:
-        yield
-    except (ValueError, TypeError, OSError) as error:
-        raise BadInput(str(error)) from error
+@app.callback()
+def _program(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    """Gated recurrent networks from their equations."""
 
 
 @app.command()
@@ -121,9 +124,9 @@ def train(
     }
     length = {"steps": steps, "epochs": epochs, "minutes": minutes}
     fixed = {"level": level, "vocabulary": vocabulary, **settings, **architecture, **length}
-    with _checked():
+    with checked():
         if resume and runs.can_resume(out):
-            given = [n for n, v in fixed.items() if v is not None]
+            given = [OPTIONS.get(n, f"--{n}") for n, v in fixed.items() if v is not None]
             if given:
                 raise ValueError(
                     f"--resume keeps the run's settings; leave out: {', '.join(given)}"
@@ -131,10 +134,9 @@ def train(
             _set_threads(threads, out)
             run = runs.resume(out, path, _cell(cell), executor)
         else:
-            if resume and not out.is_dir():
-                raise ValueError(f"nothing to resume: there is no folder {out}")
-            if not resume:
-                runs.check_empty(out)
+            if resume:
+                raise ValueError(f"nothing to resume: {out} holds no checkpoint")
+            runs.check_empty(out)
             _set_threads(threads)
             _cell(cell)
             if all(v is None for v in length.values()):
@@ -218,7 +220,7 @@ def sample(
     """
     from gatewise.models import Sampling, load_language_model
 
-    with _checked():
+    with checked():
         how = Sampling(temperature, top_k, top_p, min_p, greedy)
         model, vocabulary, _ = load_language_model(directory, "best", _cell(cell), executor)
         unknown = vocabulary.unknown(prompt)
@@ -285,7 +287,7 @@ def show(
     from gatewise.equations import display, trace
 
     made = _cell(cell)
-    with _checked():
+    with checked():
         traced = trace(made)
         equations = display.pretty(traced)
     parts: dict[str, str] = {}
@@ -357,7 +359,7 @@ def gradients(
 
     from gatewise.diagnostics import plot_gradient_flow, study
 
-    with _checked():
+    with checked():
         wanted = [c.strip() for c in cells.split(",") if c.strip()]
         with console.errors.status("measuring gradients"):
             flows = list(study(wanted, steps, hidden, training, seed))
@@ -403,7 +405,7 @@ def bench(
     """
     from gatewise.cli import bench as parts
 
-    with _checked():
+    with checked():
         _set_threads(threads)
         report = parts.run(suite, quick, json_file, plot, keep)
     if report.failed:
@@ -423,7 +425,7 @@ def demo(
     from gatewise.cli import demo as parts
     from gatewise.models import runs
 
-    with _checked():
+    with checked():
         run = parts.prepare(out, minutes)
     result: dict[str, Any] = {"training": _train(run, as_json=False)} if not as_json else {}
     if as_json:

@@ -143,33 +143,65 @@ mean = Elementary("mean", lambda x: x.mean(dim=-1, keepdim=True), Mean)
 ELEMENTARY = {f.name: f for f in (sigmoid, tanh, relu, hard_tanh, exp, log, sqrt, softplus, mean)}
 
 
-def _function_by_name(name: str) -> Elementary:
-    return ELEMENTARY[name]
+def _function_by_name(name: str) -> Callable[[Value], Value]:
+    return ELEMENTARY[name] if name in ELEMENTARY else COMPOSITIONS[name]
 
 
 # Compositions: written with the functions above, so they need no derivative of their own.
 
 
+@dataclass(frozen=True)
+class Composition:
+    """A named function made of others; prints and pickles as its name."""
+
+    name: str
+    function: Callable[[Value], Value]
+
+    def __call__(self, x: Value) -> Value:
+        return self.function(x)
+
+    def __repr__(self) -> str:
+        return self.name
+
+    def __reduce__(self) -> Any:
+        return _function_by_name, (self.name,)
+
+
+def _named(function: Callable[[Value], Value]) -> Composition:
+    made = Composition(function.__name__, function)
+    object.__setattr__(made, "__doc__", function.__doc__)
+    COMPOSITIONS[made.name] = made
+    return made
+
+
+COMPOSITIONS: dict[str, Composition] = {}
+
+
+@_named
 def identity(x: Value) -> Value:
     """x unchanged."""
     return x
 
 
+@_named
 def silu(x: Value) -> Value:
     """x · σ(x) (Elfwing et al., 2017)."""
     return x * sigmoid(x)
 
 
+@_named
 def hard_sigmoid(x: Value) -> Value:
     """min(max(x/6 + 1/2, 0), 1), torch's form."""
     return 0.5 + 0.5 * hard_tanh(x / 3)
 
 
+@_named
 def centred_2(x: Value) -> Value:
     """g of the 1997 paper: 4σ(x) - 2, in [-2, 2]."""
     return 4 * sigmoid(x) - 2
 
 
+@_named
 def centred_1(x: Value) -> Value:
     """h of the 1997 paper: 2σ(x) - 1, in [-1, 1]."""
     return 2 * sigmoid(x) - 1

@@ -11,6 +11,7 @@ import torch
 
 from gatewise.executors import SlowPathError
 from gatewise.executors.cpu.stepping import CompiledStack
+from gatewise.layers import check
 from gatewise.layers.explain import explain
 from gatewise.layers.recurrent import Recurrent
 from gatewise.layers.state import check_state, make_state, read_state
@@ -161,10 +162,12 @@ class Stepper:
     # -- what it is made of --------------------------------------------------------------
 
     def _weights(self) -> list[Any]:
-        return [
-            (d.layout.trace, d.layout.weights(self.layer.weights_of(d)))
-            for d in self.layer.directions
-        ]
+        found = []
+        for d in self.layer.directions:
+            tensors = self.layer.weights_of(d)
+            check.weights(tensors, d.shapes, self._like)
+            found.append((d.layout.trace, d.layout.weights(tensors)))
+        return found
 
     def _read_versions(self) -> list[int]:
         return [p._version for p in self._parameters]

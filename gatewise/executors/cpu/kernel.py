@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import os
 from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any
@@ -55,7 +56,30 @@ def runtime() -> ctypes.CDLL:
     lib = toolchain.library("runtime " + _text("runtime.c"), lambda: _text("runtime.c"))
     lib.gw_chain.argtypes = [ctypes.c_long, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p]
     lib.gw_chain.restype = None
+    team = _torch_openmp()
+    if team is not None:
+        names = ("GOMP_parallel", "omp_get_thread_num", "omp_get_num_threads")
+        lib.gw_use_team(*(ctypes.cast(getattr(team, n), ctypes.c_void_p) for n in names))
     return lib
+
+
+def _torch_openmp() -> ctypes.CDLL | None:
+    """The OpenMP library PyTorch runs on; None where it is not found or is another kind."""
+    if not torch.backends.openmp.is_available():
+        return None
+    try:
+        with open("/proc/self/maps", encoding="utf-8") as f:
+            loaded = {line.split(maxsplit=5)[-1].strip() for line in f if "omp" in line}
+    except OSError:
+        return None
+    own = os.path.join(os.path.dirname(torch.__file__), "lib")
+    names = ("libgomp", "libiomp5", "libomp")
+    found = [p for p in loaded if os.path.basename(p).startswith(names)]
+    found = [p for p in found if p.startswith(own)] or found
+    if len(found) != 1:  # none, or no telling which one is PyTorch's
+        return None
+    library = ctypes.CDLL(found[0])
+    return library if hasattr(library, "GOMP_parallel") else None
 
 
 @functools.cache

@@ -1,4 +1,5 @@
-/* Threads for the kernels: one pool for the process.
+/* Threads for the kernels: PyTorch's own where they can be had (below), else one pool for the
+ * process.
  *
  * gw_parallel(task, context, n) calls task(context, 0 … n-1) on up to n threads, the caller's
  * among them, and returns when all are done. Workers wait for the next call by spinning
@@ -9,6 +10,7 @@
 #include <sched.h>
 #include <stdatomic.h>
 #include <stdint.h>
+#include <unistd.h>
 
 #define MOST_WORKERS 255
 #define SPINS 4000 /* some 50 µs: shorter than a sleep and a wake-up, too short to matter */
@@ -75,7 +77,45 @@ static void add_workers(long count) {
   pthread_attr_destroy(&detached);
 }
 
+/* ---- the threads PyTorch already has ------------------------------------------------- */
+
+/* Where PyTorch's own OpenMP library is found, its team does the work: its threads are awake when
+ * a layer follows another operation, and two pools would fight for the cores. */
+typedef void (*omp_region)(void (*)(void *), void *, unsigned, unsigned);
+static omp_region omp_parallel;
+static int (*omp_thread)(void), (*omp_team_size)(void);
+static pid_t omp_process; /* its threads do not survive a fork */
+
+void gw_use_team(void *parallel, void *thread, void *size) {
+  omp_thread = (int (*)(void))thread;
+  omp_team_size = (int (*)(void))size;
+  omp_process = getpid();
+  omp_parallel = (omp_region)parallel;
+}
+
+typedef struct {
+  task_fn task;
+  void *context;
+  long n;
+  int together, refused;
+} team_call;
+
+static void team_member(void *argument) {
+  team_call *c = argument;
+  const int id = omp_thread(), size = omp_team_size();
+  if (c->together && size < c->n) {
+    c->refused = 1;
+    return;
+  }
+  for (long k = id; k < c->n; k += size) c->task(c->context, k);
+}
+
 int gw_parallel(task_fn task, void *context, long n, int together) {
+  if (n > 1 && omp_parallel && getpid() == omp_process) {
+    team_call call = {task, context, n, together, 0};
+    omp_parallel(team_member, &call, (unsigned)n, 0);
+    return !call.refused;
+  }
   if (n > 1 && pthread_mutex_trylock(&caller) == 0) {
     const long want = n < MOST_WORKERS + 1 ? n : MOST_WORKERS + 1;
     if (workers < want - 1) add_workers(want - 1);
