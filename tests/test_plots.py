@@ -8,7 +8,6 @@ import matplotlib.image
 import pytest
 import torch
 
-from gatewise import benchmark
 from gatewise.models import LanguageModel, LanguageModelConfig, runs
 from gatewise.models.plots import plot_activity, plot_learning_curve
 
@@ -41,14 +40,6 @@ def test_activity_of_any_cell(tmp_path: Path, cell: str) -> None:
     labels = ["a", "b", "\n", " ", "$", "漢", "\\", "_", "{"]
     plot_activity([labels[k] for k in tokens.tolist()], records, tmp_path / "gates.png", "title")
     assert_picture(tmp_path / "gates.png")
-
-
-def test_speed(tmp_path: Path) -> None:
-    timings = list(benchmark.compare(((3, 2, 4, 5),), seconds=0.0))
-    assert [t.work for t in timings] == ["forward", "training"]
-    assert all(t.ratio > 0 for t in timings)
-    benchmark.plot(timings, tmp_path / "speed.png")
-    assert_picture(tmp_path / "speed.png")
 
 
 def test_a_failure_leaves_the_old_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
