@@ -128,13 +128,7 @@ def derive(
     if not trace.pointwise:
         raise ValueError(f"{type(trace.cell).__name__} is not one pointwise pass over the units")
     check_cut(trace, cut)
-    states = dict(trace.new_states)
-    for s in zoneout:
-        keep = symbol(f"keep_{s}")
-        states[s] = keep * symbol(f"{s}_prev") + (1 - keep) * states[s]
-    signals = {**trace.signals, **states}
-    outputs = {f"new_{s}": e for s, e in states.items()}
-    outputs |= {f"rec_{r}": signals[r] for r in record}
+    outputs = step_outputs(trace, record, zoneout)
     values, hoisted = hoist(outputs, trace)
     gradients = _reverse(trace, values, hoisted, cut)
     fixed = (
@@ -142,7 +136,7 @@ def derive(
         *(f"p_{p}" for p in trace.parameters),
         *(f"keep_{s}" for s in zoneout),
     )
-    in_state = {str(hoisted[f"new_{s}"]): s for s in states}
+    in_state = {str(hoisted[f"new_{s}"]): s for s in trace.states}
     saved, again = _kept(trace, values, gradients.values(), {*fixed, *in_state})
     mentioned = {
         n.name for e in [*gradients.values(), *dict(again).values()] for n in e.free_symbols
@@ -162,6 +156,20 @@ def derive(
     adjoints = tuple(f"d_{name}" for name in outputs)
     backward = straight_line((*saved, *in_state, *fixed, *adjoints), again, gradients, prefix="u")
     return StepPrograms(forward, backward, saved, in_state)
+
+
+def step_outputs(
+    trace: Trace, record: tuple[str, ...], zoneout: tuple[str, ...]
+) -> dict[str, sympy.Expr]:
+    """What a step puts out: new_STATE, zoned out where asked, and rec_SIGNAL."""
+    states = dict(trace.new_states)
+    for s in zoneout:
+        keep = symbol(f"keep_{s}")
+        states[s] = keep * symbol(f"{s}_prev") + (1 - keep) * states[s]
+    signals = {**trace.signals, **states}
+    outputs = {f"new_{s}": e for s, e in states.items()}
+    outputs |= {f"rec_{r}": signals[r] for r in record}
+    return outputs
 
 
 def hoist(

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 
 import sympy
 
-from gatewise.equations.derive import Assignment, Program, chain, hoist, straight_line
+from gatewise.equations.derive import Assignment, Program, chain, hoist, step_outputs, straight_line
 from gatewise.equations.functions import Mean
 from gatewise.equations.trace import Accumulator, Trace, symbol
 
@@ -142,13 +142,7 @@ def derive_phases(
     trace: Trace, record: tuple[str, ...] = (), zoneout: tuple[str, ...] = ()
 ) -> PhasedStep:
     """The phases of any cell; see `derive` for `record` and `zoneout`."""
-    states = dict(trace.new_states)
-    for s in zoneout:
-        keep = symbol(f"keep_{s}")
-        states[s] = keep * symbol(f"{s}_prev") + (1 - keep) * states[s]
-    signals = {**trace.signals, **states}
-    outputs = {f"new_{s}": e for s, e in states.items()}
-    outputs |= {f"rec_{r}": signals[r] for r in record}
+    outputs = step_outputs(trace, record, zoneout)
     step = _Step(trace, outputs)
     count = 1 + max([*step.level.values(), 0])
     count = max(count, 1 + max(step.level_of(e) for e in step.outputs.values()))
