@@ -334,9 +334,7 @@ def straight_line(
                     done.add(name)
                     break
 
-    renamed: dict[sympy.Symbol, sympy.Symbol] = {}
     for (name, _), expr in zip(values, reduced, strict=False):
-        expr = expr.subs(renamed)
         flush(expr)
         body.append((name, expr))
         done.add(name)

@@ -6,6 +6,7 @@ units, batch and length are arguments of the compiled functions.
 
 from __future__ import annotations
 
+import functools
 import re
 from dataclasses import dataclass
 from functools import cached_property
@@ -65,18 +66,20 @@ class KernelSpec:
         return f"{state}_prev" in used or state in self.programs.kept_in_state.values()
 
 
-def _text(name: str) -> str:
+@functools.cache
+def c_text(name: str) -> str:
+    """A file of `source/`."""
     return (files("gatewise.executors.cpu") / "source" / name).read_text("utf-8")
 
 
 def source(spec: KernelSpec) -> str:
     """The complete C source of `spec`."""
-    skeleton = _text("kernel.c")
+    skeleton = c_text("kernel.c")
     if not spec.trace.pointwise:
         code = functions(spec.trace, spec.phased, spec.record, spec.training)
-        phases = _text("phases.c").replace("/*@functions@*/", code)
+        phases = c_text("phases.c").replace("/*@functions@*/", code)
         skeleton = skeleton.replace("/*@phases@*/", phases)
-    return "\n".join([_constants(spec), _text("vector.h"), step_source(spec), skeleton])
+    return "\n".join([_constants(spec), c_text("vector.h"), step_source(spec), skeleton])
 
 
 def _constants(spec: KernelSpec) -> str:

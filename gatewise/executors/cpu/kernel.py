@@ -15,7 +15,7 @@ import torch
 from gatewise.equations.phases import late_accumulators
 from gatewise.equations.trace import Accumulator, Trace
 from gatewise.executors.cpu import toolchain
-from gatewise.executors.cpu.generate import KernelSpec, source
+from gatewise.executors.cpu.generate import KernelSpec, c_text, source
 
 _GENERATORS = (
     "equations.derive",
@@ -46,14 +46,9 @@ class Kernel:
 
 
 @functools.cache
-def _text(name: str) -> str:
-    return (files("gatewise.executors.cpu") / "source" / name).read_text("utf-8")
-
-
-@functools.cache
 def runtime() -> ctypes.CDLL:
     """The thread pool (runtime.c), one for the process."""
-    lib = toolchain.library("runtime " + _text("runtime.c"), lambda: _text("runtime.c"))
+    lib = toolchain.library("runtime " + c_text("runtime.c"), lambda: c_text("runtime.c"))
     lib.gw_chain.argtypes = [ctypes.c_long, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p]
     lib.gw_chain.restype = None
     team = _torch_openmp()
@@ -114,6 +109,14 @@ def kernel(
     return found
 
 
+@functools.cache
+def _code() -> tuple[str, ...]:
+    """The text of everything that turns a trace into C."""
+    modules = (f"gatewise.{name}".rpartition(".") for name in _GENERATORS)
+    generators = ((files(p) / f"{name}.py").read_text("utf-8") for p, _, name in modules)
+    return (*(c_text(name) for name in _SOURCES), *generators)
+
+
 def _fingerprint(spec: KernelSpec) -> str:
     """Everything the generated source depends on, had without deriving it."""
     trace = spec.trace
@@ -124,11 +127,7 @@ def _fingerprint(spec: KernelSpec) -> str:
     parts += [sympy.srepr(e) for e in trace.new_states.values()]
     parts += [sympy.srepr(trace.signals[r]) for r in spec.record]
     parts += [f"{n} {sympy.srepr(e)}" for n, e in trace.late_sources.items()]
-    code = [_text(name) for name in _SOURCES]
-    for module in _GENERATORS:
-        package, _, name = f"gatewise.{module}".rpartition(".")
-        code.append(files(package).joinpath(f"{name}.py").read_text("utf-8"))
-    return "\0".join([*parts, *code])
+    return "\0".join([*parts, *_code()])
 
 
 def build(spec: KernelSpec) -> Kernel:

@@ -148,6 +148,11 @@ typedef struct {
   int fresh[MAX_ROWS];                    /* previous is the initial or the zero state */
 } step_rows;
 
+static const real *masked_copy(const real *value, const real *mask, long units, real *to) {
+  for (long u = 0; u < units; u++) to[u] = value[u] * mask[u];
+  return to;
+}
+
 /* Which rows run at step t, and where each finds its input and its previous states. */
 static void find_rows(const job *j, long t, long begin, long end, step_rows *s, real *masked) {
   const int64_t *n = j->n;
@@ -173,12 +178,9 @@ static void find_rows(const job *j, long t, long begin, long end, step_rows *s, 
           : (const real *)j->p[P_STATE + k] + before * n[N_STATE_STEP + k] + row * padded;
     for (int f = 0; f < NF; f++) {
       const real *value = s->previous[FEEDBACK[f]][i];
-      if (mask && masked) {
-        real *copy = masked + (i * NF + f) * padded;
-        const real *m = mask + (row * NF + f) * units;
-        for (long u = 0; u < units; u++) copy[u] = value[u] * m[u];
-        value = copy;
-      }
+      if (mask && masked)
+        value = masked_copy(value, mask + (row * NF + f) * units, units,
+                            masked + (i * NF + f) * padded);
       s->fed_back[f][i] = value;
     }
   }
@@ -578,12 +580,9 @@ static void add_samples(const job *j, const step_rows *rows, long t, sample_list
     s->x[k] = rows->x[i];
     for (int f = 0; f < NF; f++) {
       const real *value = rows->previous[FEEDBACK[f]][i];
-      if (mask) {
-        real *copy = s->masked + (k * NF + f) * padded;
-        const real *m = mask + (row * NF + f) * units;
-        for (long u = 0; u < units; u++) copy[u] = value[u] * m[u];
-        value = copy;
-      }
+      if (mask)
+        value = masked_copy(value, mask + (row * NF + f) * units, units,
+                            s->masked + (k * NF + f) * padded);
       s->fed_back[f][k] = value;
     }
   }
