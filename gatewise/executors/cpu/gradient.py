@@ -12,29 +12,15 @@ from typing import Any
 
 import torch
 
-from gatewise.equations.layout import Weights
 from gatewise.executors import reference
 from gatewise.executors.cpu.buffers import Call, forward, invoke, padded_rows, pointer
 from gatewise.executors.cpu.kernel import Kernel
 from gatewise.executors.request import Request
+from gatewise.executors.rerun import gradient, with_inputs
 
 # Weight gradients up to this size (bytes per thread) are summed in the kernel, where what they
 # are made of is in the cache; larger ones are one product over all steps afterwards.
 _HOT_GRADIENT = 768 * 1024
-
-
-def inputs_of(request: Request) -> tuple[torch.Tensor | None, ...]:
-    """Everything a gradient may be asked for, in the order of `Recurrence.forward`."""
-    w = request.weights
-    return (
-        request.x,
-        w.weight_ih,
-        w.weight_hh,
-        w.bias_ih,
-        w.bias_hh,
-        *w.parameters.values(),
-        *(request.state[s] for s in request.trace.states),
-    )
 
 
 class Recurrence(torch.autograd.Function):
@@ -62,11 +48,11 @@ class Recurrence(torch.autograd.Function):
         needs = ctx.needs_input_grad[2:]
         request = ctx.call.request
         if torch.is_grad_enabled():
-            found = _reference_gradient(request, inputs, needs, grads)
+            found = gradient(reference.run, request, inputs, needs, grads, create_graph=True)
         else:
             call, ctx.call = ctx.call, _spent(ctx.call)
             if call.kept is None:  # a second backward: the first one consumed the kept values
-                call = forward(_with_inputs(request, inputs), call.kernel)[1]
+                call = forward(with_inputs(request, inputs), call.kernel)[1]
             found = _gradient(call, needs, grads)
         return (None, None, *found)
 
@@ -74,46 +60,6 @@ class Recurrence(torch.autograd.Function):
 def _spent(call: Call) -> Call:
     """The call without its large buffers: backward overwrites them."""
     return replace(call, kept=None, packed=None, hold=[], pointers=[], states=[], first=[])
-
-
-def _with_inputs(request: Request, inputs: tuple[torch.Tensor | None, ...]) -> Request:
-    """`request` on the tensors `inputs` (the order of `inputs_of`)."""
-    w = request.weights
-    x, w_ih, w_hh, b_ih, b_hh, *rest = inputs
-    assert x is not None and w_ih is not None and w_hh is not None
-    names = (*w.parameters, *request.trace.states)
-    values: dict[str, Any] = {}
-    count = len(w.parameters)
-    parameters = dict(zip(names[:count], rest[:count], strict=True))
-    values = dict(zip(names[count:], rest[count:], strict=True))
-    return replace(
-        request,
-        x=x,
-        state=values,
-        weights=Weights(w_ih, w_hh, b_ih, b_hh, parameters),  # type: ignore[arg-type]
-    )
-
-
-def _reference_gradient(
-    request: Request, inputs: Any, needs: Any, grads: Any
-) -> list[torch.Tensor | None]:
-    """The gradient with a graph of its own, by running the reference."""
-    result = reference.run(_with_inputs(request, inputs))
-    outputs = [result.output, *result.state.values(), *result.record.values()]
-    pairs = [
-        (o, g) for o, g in zip(outputs, grads, strict=True) if g is not None and o.requires_grad
-    ]
-    wanted = [t for t, need in zip(inputs, needs, strict=True) if need]
-    found = iter(
-        torch.autograd.grad(
-            [o for o, _ in pairs],
-            wanted,
-            [g for _, g in pairs],
-            create_graph=True,
-            allow_unused=True,
-        )
-    )
-    return [next(found) if need else None for need in needs]
 
 
 def _gradient(call: Call, needs: Any, grads: Any) -> list[torch.Tensor | None]:
@@ -133,7 +79,7 @@ def _gradient(call: Call, needs: Any, grads: Any) -> list[torch.Tensor | None]:
     d_param = torch.zeros(call.threads, len(trace.parameters), padded, dtype=dtype)
     collected = torch.empty(batch, made.collected, padded, dtype=dtype)
     d_means = torch.empty(batch, made.means, dtype=dtype)
-    needs_x, needs_ih, needs_hh, needs_b_ih, needs_b_hh, *needs_rest = needs
+    needs_x, needs_ih, needs_hh, needs_b_ih, needs_b_hh, _, *needs_rest = needs
     hot = _hot_gradients(call) if needs_ih or needs_hh else (None, None)
     assert call.packed is not None
     extra = [call.packed.transposed, *d_steps, *carry, d_bias, d_param, *hot]
@@ -144,7 +90,7 @@ def _gradient(call: Call, needs: Any, grads: Any) -> list[torch.Tensor | None]:
     from_x = [k for k, a in enumerate(accumulators) if a.from_input]
     from_h = [k for k, a in enumerate(accumulators) if a.from_feedback]
     has_b_hh = [k for k, a in enumerate(accumulators) if a.from_feedback or a.gate in made.late]
-    found: list[torch.Tensor | None] = [None] * 5
+    found: list[torch.Tensor | None] = [None] * 6
     d_acc = _kept_units(call, 0, len(accumulators), hidden)  # [T*B, A*H], strided
     if needs_x:
         parts = [d_acc[:, a * hidden : b * hidden] for a, b in _runs(from_x)]

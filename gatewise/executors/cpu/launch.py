@@ -6,9 +6,10 @@ import torch
 
 from gatewise.executors import reference
 from gatewise.executors.cpu.buffers import forward
-from gatewise.executors.cpu.gradient import Recurrence, inputs_of
+from gatewise.executors.cpu.gradient import Recurrence
 from gatewise.executors.cpu.kernel import Kernel, kernel
 from gatewise.executors.request import Request, Result
+from gatewise.executors.rerun import inputs_of, transformed, wants_gradient
 
 _DTYPES = (torch.float32, torch.float64)
 
@@ -33,7 +34,7 @@ def obstacles(request: Request) -> list[str]:
         found.append("no kernel yet for a projection (proj_size)")
     if request.cut_steps is not None and not request.cut <= {*trace.feedback}:
         found.append("no kernel yet for per-unit weights cut at some steps only")
-    if _transformed(request):
+    if transformed(request.x):
         found.append("torch.func transforms and forward-mode derivatives need the reference")
     if not found:
         made = _kernel_for(request)
@@ -42,27 +43,11 @@ def obstacles(request: Request) -> list[str]:
     return found
 
 
-def _transformed(request: Request) -> bool:
-    """Is the call inside torch.func or forward-mode differentiation?"""
-    functorch = torch._C._functorch  # type: ignore[attr-defined]
-    if functorch.maybe_get_level(request.x) != -1:
-        return True
-    if functorch.peek_interpreter_stack() is not None:
-        return True
-    return torch.autograd.forward_ad._current_level >= 0
-
-
 def _kernel_for(request: Request) -> Kernel | str:
     zoned = tuple(request.zoneout.probability) if request.zoneout else ()
-    training = _training(request)
+    training = wants_gradient(request)
     cut = request.cut if training else frozenset()  # matters to gradients alone
     return kernel(request.trace, request.x.dtype, training, request.record, zoned, cut)
-
-
-def _training(request: Request) -> bool:
-    return torch.is_grad_enabled() and any(
-        t is not None and t.requires_grad for t in inputs_of(request)
-    )
 
 
 def run(request: Request) -> Result:
@@ -72,7 +57,7 @@ def run(request: Request) -> Result:
     made = _kernel_for(request)
     if isinstance(made, str):
         raise RuntimeError(made)
-    if _training(request):
+    if wants_gradient(request):
         flat = Recurrence.apply(request, made, *inputs_of(request))
     else:
         flat = forward(request, made)[0]
