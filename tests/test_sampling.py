@@ -100,7 +100,7 @@ def model(request: pytest.FixtureRequest) -> LanguageModel:
 
 def test_greedy_stream_equals_running_the_whole_text(model: LanguageModel) -> None:
     prompt = [1, 2, 3]
-    drawn = list(model.stream(prompt, 12, Sampling(greedy=True)))
+    drawn = list(model.sample(prompt, 12, Sampling(greedy=True)))
     text = [*prompt, *drawn]
     logits, _ = model(torch.tensor(text).unsqueeze(1))
     assert drawn == logits[len(prompt) - 1 : -1, 0].argmax(-1).tolist()
@@ -110,20 +110,20 @@ def test_a_long_prompt_is_read_in_pieces_with_the_same_result(
     model: LanguageModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     prompt = torch.randint(7, (50,))
-    whole = list(model.stream(prompt, 20, seed=3))
+    whole = list(model.sample(prompt, 20, seed=3))
     monkeypatch.setattr("gatewise.models.language_model._PROMPT_CHUNK", 7)
-    assert list(model.stream(prompt, 20, seed=3)) == whole
+    assert list(model.sample(prompt, 20, seed=3)) == whole
 
 
 def test_a_seed_repeats_and_another_differs(model: LanguageModel) -> None:
-    first = list(model.stream([1], 40, seed=5))
+    first = list(model.sample([1], 40, seed=5))
     torch.rand(3)  # the global random state must not matter
-    assert list(model.stream([1], 40, seed=5)) == first
-    assert list(model.stream([1], 40, seed=6)) != first
+    assert list(model.sample([1], 40, seed=5)) == first
+    assert list(model.sample([1], 40, seed=6)) != first
 
 
 def test_forbidden_tokens_are_never_drawn(model: LanguageModel) -> None:
-    assert not {0, 4} & set(model.stream([1], 200, Sampling(5.0), seed=0, forbidden=(0, 4)))
+    assert not {0, 4} & set(model.sample([1], 200, Sampling(5.0), seed=0, forbidden=(0, 4)))
 
 
 def test_an_endless_stream_keeps_nothing_but_the_state(model: LanguageModel) -> None:
@@ -131,7 +131,7 @@ def test_an_endless_stream_keeps_nothing_but_the_state(model: LanguageModel) -> 
         gc.collect()
         return sum(type(o) is torch.Tensor for o in gc.get_objects())
 
-    stream = model.stream([1], None, seed=0)
+    stream = model.sample([1], None, seed=0)
     counts = []
     for _ in range(3):
         list(itertools.islice(stream, 50))
@@ -140,15 +140,15 @@ def test_an_endless_stream_keeps_nothing_but_the_state(model: LanguageModel) -> 
 
 
 def test_gradients_are_on_again_between_the_tokens(model: LanguageModel) -> None:
-    for _ in model.stream([1], 2, seed=0):
+    for _ in model.sample([1], 2, seed=0):
         assert torch.is_grad_enabled()
         assert not torch.is_inference_mode_enabled()
 
 
 def test_a_stream_refuses_what_it_cannot_do(model: LanguageModel) -> None:
     with pytest.raises(ValueError, match="prompt must have at least one token"):
-        model.stream([], 3)
+        model.sample([], 3)
     with pytest.raises(ValueError, match="length must not be negative, got -1"):
-        model.stream([1], -1)
+        model.sample([1], -1)
     with pytest.raises(RuntimeError, match=r"call model\.eval\(\)"):
-        model.train().stream([1], 3)
+        model.train().sample([1], 3)

@@ -16,6 +16,7 @@ from gatewise.benchmark.case import Case, Contest, Results, Timed
 from gatewise.cells import get_cell
 from gatewise.equations import trace
 from gatewise.layers import Recurrent, explain
+from gatewise.models import LanguageModel, LanguageModelConfig
 
 Call = Callable[[torch.Tensor], torch.Tensor]
 _NAMED = {"lstm": nn.LSTM, "gru": nn.GRU, "rnn": nn.RNN}
@@ -198,6 +199,37 @@ def cell_step(case: Case) -> Contest:
     return _stream_contest(case, peer, weights, step)
 
 
+def token_step(case: Case) -> Contest:
+    """A whole language model, token by token: torch.nn's embedding, LSTM and linear head."""
+    shape, symbols = case.shape, case.options["symbols"]
+    torch.manual_seed(0)
+    config = LanguageModelConfig(symbols, case.cell, shape.I, shape.H, num_layers=1)
+    model = LanguageModel(config).eval()
+    stepper = model.stream()
+    peer, held = nn.LSTM(shape.I, shape.H), []
+    peer.load_state_dict(model.recurrent.state_dict())
+    tokens = torch.randint(symbols, (_CHECKED_STEPS,)).tolist()
+
+    def theirs(token: int) -> torch.Tensor:
+        with torch.no_grad():
+            x = model.embedding(torch.tensor([[token]]))
+            output, held[:] = peer(x, tuple(held) or None)
+            return model.head(output[0, 0])
+
+    def outputs(step: Callable[[int], torch.Tensor]) -> Results:
+        return {"logits": torch.stack([step(token) for token in tokens])}
+
+    numbers = sum(p.numel() for m in (model.recurrent, model.head) for p in m.parameters())
+    return Contest(
+        Timed(lambda: stepper(tokens[0]), lambda: outputs(stepper)),
+        Timed(lambda: theirs(tokens[0]), lambda: outputs(theirs)),
+        unit="us",
+        executor="reference" if stepper.obstacles else "cpu",
+        flops=flops(case) + 2.0 * shape.H * symbols,
+        bytes=4.0 * numbers,
+    )
+
+
 def _libraries(name: str) -> Callable[[Case], Contest]:
     def build(case: Case) -> Contest:
         from gatewise.benchmark import libraries
@@ -226,6 +258,7 @@ PEERS: dict[str, Callable[[Case], Contest]] = {
     "loop": loop,
     "nn.LSTM step": layer_step,
     "nn.LSTMCell": cell_step,
+    "nn.LSTM model": token_step,
     "onnxruntime": _libraries("onnxruntime"),
     "jax.lax.scan": _libraries("jax_scan"),
     "torchrecurrent": _libraries("torchrecurrent"),

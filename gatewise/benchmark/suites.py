@@ -63,12 +63,16 @@ def _layers() -> list[Case]:
 
 
 def _stream() -> list[Case]:
-    """One step, one row, one thread."""
+    """One step, one row, one thread: a layer, and the language model that the demo trains."""
+    options = {"symbols": 100}
+    model = Case(
+        "stream", "nn.LSTM model", Shape(1, 1, 64, 256), "token", threads=1, options=options
+    )
     return [
         Case("stream", peer, Shape(1, 1, n, n), "step", target=target, threads=1, quick=True)
         for n in (64, 128, 256, 512)
         for peer, target in (("nn.LSTM step", 20.0 if n == 256 else None), ("nn.LSTMCell", 3.0))
-    ]
+    ] + [model]
 
 
 _RAGGED = _same(4.0, TINY, LONG, SMALL, MEDIUM, LARGE)
@@ -159,7 +163,7 @@ def select(names: str, quick: bool = False) -> list[Case]:
     Raises ValueError for a name that is no suite.
 
     >>> len(select("stream")), select("layers", quick=True)[0].peer
-    (8, 'nn.LSTM')
+    (9, 'nn.LSTM')
     """
     wanted = list(SUITES) if names == "all" else [n.strip() for n in names.split(",")]
     for name in wanted:

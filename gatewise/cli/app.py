@@ -225,7 +225,7 @@ def sample(
         model, vocabulary, _ = load_language_model(directory, "best", _cell(cell), executor)
         unknown = vocabulary.unknown(prompt)
         tokens = vocabulary.encode(prompt)
-        stream = model.stream(tokens, length, how, seed, forbidden=(0,))
+        stream = model.sample(tokens, length, how, seed, forbidden=(0,))
     if unknown:
         shown = ", ".join(map(repr, unknown[:5])) + (" …" if len(unknown) > 5 else "")
         console.note(f"note: the model has never seen {shown}; it reads an unknown token instead")

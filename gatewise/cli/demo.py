@@ -36,7 +36,7 @@ def sample(out: Path, write: Callable[[str], object]) -> str:
     how = Sampling(temperature=0.7, min_p=0.02)
     drawn = [PROMPT]
     write("\n" + PROMPT)
-    for token in model.stream(vocabulary.encode(PROMPT), _LENGTH, how, seed=1, forbidden=(0,)):
+    for token in model.sample(vocabulary.encode(PROMPT), _LENGTH, how, seed=1, forbidden=(0,)):
         drawn.append(vocabulary.tokens[token])
         write(drawn[-1])
     write("\n\n")

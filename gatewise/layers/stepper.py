@@ -8,9 +8,10 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from torch import nn
 
 from gatewise.executors import SlowPathError
-from gatewise.executors.cpu.stepping import CompiledStack
+from gatewise.executors.cpu.stepping import CompiledStack, linear
 from gatewise.layers import check
 from gatewise.layers.explain import explain
 from gatewise.layers.recurrent import Recurrent
@@ -28,6 +29,8 @@ class Stepper:
     checkpoint) are noticed and packed again; after writing to `parameter.data` directly, which
     PyTorch does not count as a change, call `refresh()`.
 
+    With a `head`, a linear map of the output, steps give what the head makes of it.
+
     Raises ValueError for a bidirectional layer, which needs the future.
 
     >>> import torch
@@ -40,15 +43,17 @@ class Stepper:
     True
     """
 
-    def __init__(self, layer: Recurrent, batch: int = 1, threads: int = 1) -> None:
+    def __init__(
+        self, layer: Recurrent, batch: int = 1, threads: int = 1, head: nn.Linear | None = None
+    ) -> None:
         if layer.bidirectional:
             raise ValueError("a stream cannot be bidirectional: the reverse direction starts last")
         if not isinstance(batch, int) or batch < 1:
             raise ValueError(f"batch must be at least 1, got {batch!r}")
         if not isinstance(threads, int) or threads < 1:
             raise ValueError(f"threads must be at least 1, got {threads!r}")
-        self.layer, self.batch = layer, batch
-        self._parameters = list(layer.parameters())
+        self.layer, self.batch, self.head = layer, batch, head
+        self._parameters = [*layer.parameters(), *(head.parameters() if head else ())]
         like = self._parameters[0]
         self._dtype, self._device, self._like = like.dtype, like.device, like
         self._shape = (batch, layer.input_size)
@@ -66,7 +71,7 @@ class Stepper:
     # -- running -------------------------------------------------------------------------
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
-        """The next step: x [B, I] to the last layer's output [B, O].
+        """The next step: x [B, I] to the last layer's output [B, O], or the head's.
 
         With batch 1 also [I] to [O]. Raises ValueError or TypeError for a wrong shape, dtype or
         device, RuntimeError where a gradient would be expected.
@@ -82,13 +87,16 @@ class Stepper:
             )
         if x.requires_grad and torch.is_grad_enabled():
             raise RuntimeError("a stream has no gradient: detach x or step under torch.no_grad()")
-        if self._stack is None:
-            y = self._general_step(x)
-        else:
-            if self._read_versions() != self._versions:
-                self.refresh()
-            y = self._stack.step(x.contiguous())
+        y = self.advance(x.contiguous())
         return y.squeeze(0) if single else y
+
+    def advance(self, x: torch.Tensor) -> torch.Tensor:
+        """A step without the checks: x [B, I], contiguous, of the layer's dtype and device."""
+        if self._stack is None:
+            return self._general_step(x)
+        if self._read_versions() != self._versions:
+            self.refresh()
+        return self._stack.step(x)
 
     def _general_step(self, x: torch.Tensor) -> torch.Tensor:
         layer = self.layer
@@ -98,9 +106,10 @@ class Stepper:
             with torch.no_grad():
                 sequence = x.unsqueeze(1 if layer.batch_first else 0)
                 y, self._state = layer(sequence, self._state)
+                y = y.squeeze(1 if layer.batch_first else 0)
+                return y if self.head is None else self.head(y)
         finally:
             layer.train(training)
-        return y.squeeze(1 if layer.batch_first else 0)
 
     def refresh(self) -> None:
         """Read the layer's weights again."""
@@ -116,7 +125,7 @@ class Stepper:
         if self._stack is None:
             held = read_state(self._state, self._names)
             return self._in_user_form({n: t.clone() for n, t in held.items()})
-        pairs = list(zip(self._layouts, self._stack.states(), strict=True))
+        pairs = list(zip(self._layouts, self._stack.states(), strict=False))  # less the head
         return self._in_user_form(
             {n: torch.stack([o.compact(n, held[n]) for o, held in pairs]) for n in self._names}
         )
@@ -129,10 +138,10 @@ class Stepper:
         if self._stack is None:
             self._state = self._in_user_form({n: t.detach().clone() for n, t in values.items()})
             return
-        for k, held in enumerate(self._stack.states()):
-            for name, t in held.items():
+        for k, layout in enumerate(self._layouts):
+            for name, t in self._stack.states()[k].items():
                 if name in values:
-                    t.copy_(self._layouts[k].expand_state(name, values[name][k].detach()))
+                    t.copy_(layout.expand_state(name, values[name][k].detach()))
                 else:
                     t.zero_()
 
@@ -167,6 +176,8 @@ class Stepper:
             tensors = self.layer.weights_of(d)
             check.weights(tensors, d.shapes, self._like)
             found.append((d.layout.trace, d.layout.weights(tensors)))
+        if self.head is not None:
+            found.append(linear(self.head.weight, self.head.bias))
         return found
 
     def _read_versions(self) -> list[int]:

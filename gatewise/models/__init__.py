@@ -4,6 +4,7 @@ from gatewise.models.checkpoint import Checkpoint, CheckpointError, load_checkpo
 from gatewise.models.corpus import Corpus, Streams, read_corpus
 from gatewise.models.language_model import LanguageModel, LanguageModelConfig
 from gatewise.models.sampling import Sampling
+from gatewise.models.stepper import TokenStepper
 from gatewise.models.training import (
     Progress,
     Score,
@@ -26,6 +27,7 @@ __all__ = [
     "Score",
     "Settings",
     "Streams",
+    "TokenStepper",
     "Trainer",
     "TrainingError",
     "Vocabulary",

@@ -5,6 +5,7 @@ T = steps, B = batch, V = vocabulary, E = embedding, H = hidden units, L = layer
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any
@@ -15,6 +16,7 @@ from torch import nn
 from gatewise.equations.cell import Cell
 from gatewise.layers import Recurrent
 from gatewise.models.sampling import Sampling
+from gatewise.models.stepper import TokenStepper
 
 _PROMPT_CHUNK = 1024  # a prompt of any length is read in pieces: memory stays constant
 _LARGEST = {
@@ -128,7 +130,11 @@ class LanguageModel(nn.Module):
         output, state = self.recurrent(x, state)  # [T, B, H]
         return self.head(self.dropout(output)), state
 
-    def stream(
+    def stream(self, batch: int = 1, threads: int = 1) -> TokenStepper:
+        """The model one token at a time: `logits = stepper(token)`; see `TokenStepper`."""
+        return TokenStepper(self.embedding, self.recurrent, self.head, batch, threads)
+
+    def sample(
         self,
         prompt: Sequence[int] | torch.Tensor,
         length: int | None = None,
@@ -148,36 +154,43 @@ class LanguageModel(nn.Module):
         if seed is not None and not -(1 << 63) <= seed < 1 << 63:
             raise ValueError(f"seed must be between -2^63 and 2^63, got {seed}")
         if self.training:
-            raise RuntimeError("stream needs the model in evaluation mode: call model.eval()")
-        return self._stream(prompt, length, sampling or Sampling(), seed, forbidden)
-
-    def _stream(
-        self,
-        prompt: Any,
-        length: int | None,
-        sampling: Sampling,
-        seed: int | None,
-        forbidden: Sequence[int],
-    ) -> Iterator[int]:
-        device = self.head.weight.device
+            raise RuntimeError("sample needs the model in evaluation mode: call model.eval()")
+        tokens = torch.as_tensor(prompt, dtype=torch.int64)
         generator = torch.Generator()
         generator.manual_seed(seed) if seed is not None else generator.seed()
         never = torch.tensor(list(forbidden), dtype=torch.int64)
-        drawn, state = 0, None
-        pending = torch.as_tensor(prompt, dtype=torch.int64)
-        while length is None or drawn < length:
-            with torch.inference_mode():  # entered per token: the caller's code runs outside
-                logits = None
-                for piece in pending.split(_PROMPT_CHUNK):
-                    x = self.embedding(piece.to(device).unsqueeze(1))
-                    output, state = self.recurrent(x, state)
-                    logits = self.head(output[-1, 0]).float().cpu()
-                assert logits is not None
-                logits[never] = float("-inf")
-                token = sampling.draw(logits, generator)
-            drawn += 1
+        return self._sample(tokens, length, sampling or Sampling(), generator, never)
+
+    def _sample(
+        self,
+        prompt: torch.Tensor,
+        length: int | None,
+        sampling: Sampling,
+        generator: torch.Generator,
+        never: torch.Tensor,
+    ) -> Iterator[int]:
+        with torch.inference_mode():  # entered per token: the caller's code runs outside
+            stepper = self.stream()
+            logits = self._read(prompt, stepper)
+        for drawn in itertools.count():
+            if drawn == length:
+                return
+            with torch.inference_mode():
+                scores = logits.float().cpu()
+                scores[never] = float("-inf")
+                token = sampling.draw(scores, generator)
             yield token
-            pending = torch.tensor([token])
+            logits = stepper(token)
+
+    def _read(self, prompt: torch.Tensor, stepper: TokenStepper) -> torch.Tensor:
+        """The logits [V] after the prompt; leaves the state in `stepper`."""
+        output = state = None
+        for piece in prompt.split(_PROMPT_CHUNK):
+            x = self.embedding(piece.to(self.head.weight.device).unsqueeze(1))
+            output, state = self.recurrent(x, state)
+        assert output is not None
+        stepper.state = state
+        return self.head(output[-1, 0])
 
     @torch.no_grad()
     def activity(self, tokens: torch.Tensor, names: Sequence[str]) -> dict[str, torch.Tensor]:

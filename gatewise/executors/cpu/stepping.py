@@ -12,13 +12,34 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
+from gatewise.equations.cell import Cell
 from gatewise.equations.layout import Weights
-from gatewise.equations.trace import Trace
+from gatewise.equations.trace import Trace, trace
 from gatewise.executors.cpu.buffers import pack, padded_units, per_unit
 from gatewise.executors.cpu.kernel import Kernel, kernel, parallel, runtime
+
+
+class Linear(Cell):
+    """y = W x + b: a step that feeds nothing back, so that the kernel of cells runs a head too."""
+
+    gates = ("y",)
+    states = ("y",)
+    feedback = ()
+
+    def step(self, gate: Any, state: Any) -> dict[str, Any]:
+        return {"y": gate.y}
+
+
+_LINEAR = trace(Linear())
+
+
+def linear(weight: torch.Tensor, bias: torch.Tensor | None) -> tuple[Trace, Weights]:
+    """A linear map, weight [O, I] and bias [O], as a layer of a `CompiledStack`."""
+    return _LINEAR, Weights(weight, weight.new_empty(len(weight), 0), bias, None, {})
 
 
 @dataclass
@@ -50,6 +71,8 @@ class CompiledStack:
         self.batch, self.dtype, self.threads = batch, dtype, threads
         self._layers = [self._make_layer(t, w) for t, w in layers]
         self.inputs = layers[0][1].weight_ih.shape[1]
+        last = self._layers[-1]
+        self._outputs = [written[0][:, : last.hidden] for written in last.states]  # by parity
         self._parity = 0
         self.load(layers)
 
@@ -126,9 +149,7 @@ class CompiledStack:
             len(self._layers), self._functions, self._number_lists, self._pointer_lists[parity]
         )
         self._parity = 1 - parity
-        last = self._layers[-1]
-        output = last.states[parity][0]
-        return output.clone() if last.padded == last.hidden else output[:, : last.hidden].clone()
+        return self._outputs[parity].clone(memory_format=torch.contiguous_format)
 
     def states(self) -> list[dict[str, torch.Tensor]]:
         """The latest states of each layer, name -> [B, H]: views that the next steps change."""
