@@ -199,6 +199,18 @@ def test_memory_is_that_of_one_step() -> None:
     assert 3 * output < found.ours.probe() < 60 * output
 
 
+def test_checkpoints_leave_less_to_hold() -> None:
+    case = Case("memory", "nn.LSTM memory", Shape(4000, 8, 8, 32), "training")
+    try:
+        kept = prepare(case)
+        cut = prepare(dataclasses.replace(case, options={"checkpoint": True}))
+    except PeerMissingError as error:
+        pytest.skip(str(error))
+    assert isinstance(kept.ours, Probed)
+    assert isinstance(cut.ours, Probed)
+    assert cut.ours.probe() < 0.7 * kept.ours.probe()
+
+
 def test_a_failing_probe_is_named() -> None:
     with pytest.raises(PeerMissingError, match="ZeroDivisionError"):
         probes._run("1 / 0")

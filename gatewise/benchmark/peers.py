@@ -264,6 +264,7 @@ PEERS: dict[str, Callable[[Case], Contest]] = {
     "torchrecurrent": _libraries("torchrecurrent"),
     "limit": _probes("first_use"),
     "nn.LSTM memory": _probes("memory"),
+    "root of time": _probes("root_of_time"),
     "same layer": _probes("scaling"),
 }
 

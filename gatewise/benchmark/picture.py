@@ -15,6 +15,7 @@ _AGAINST = {
     "loop": "the cell as a Python loop",
     "limit": "a fixed limit",
     "nn.LSTM memory": "nn.LSTM",
+    "root of time": "the same layer at 1000 steps, both divided by √T",
     "same layer": "the same layer at the smallest size",
 }
 _ROW_INCHES = 0.21

@@ -1,19 +1,33 @@
 """Contests about a first use, about memory and about growth.
 
-Memory and first use are measured in fresh processes, because a process keeps what it once had.
+Resident memory and first use are measured in fresh processes, because a process keeps what it
+once had.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
+from dataclasses import replace
+from itertools import accumulate
+from pathlib import Path
 
 import torch
+from torch.profiler import ProfilerActivity, profile
 
-from gatewise.benchmark.case import Case, Contest, PeerMissingError, Probed, Results, Timed
+from gatewise.benchmark.case import (
+    Case,
+    Contest,
+    PeerMissingError,
+    Probed,
+    Results,
+    Shape,
+    Timed,
+)
 from gatewise.benchmark.peers import flops, input_of, our_layer, side
 from gatewise.layers import explain
 
@@ -40,9 +54,10 @@ def status(field):
 def step(layer, x):
     output = layer(x)[0]
     output.backward(torch.ones_like(output))
-side, threads, T, B, I, H = sys.argv[1], *map(int, sys.argv[2:])
+side, threads, checkpoint, T, B, I, H = sys.argv[1], *map(int, sys.argv[2:])
 torch.set_num_threads(threads)
-make = torch.nn.LSTM if side == "torch" else gw.LSTM
+def make(*sizes):
+    return torch.nn.LSTM(*sizes) if side == "torch" else gw.LSTM(*sizes, checkpoint=checkpoint > 0)
 step(make(8, 16), torch.randn(200, 32, 8, requires_grad=True))
 layer, x = make(I, H), torch.randn(T, B, I, requires_grad=True)
 with open("/proc/self/clear_refs", "w") as f:
@@ -99,22 +114,58 @@ def first_use_seconds(cell: str = "lstm") -> dict[str, float]:
             return {}
 
 
-def memory(case: Case) -> Contest:
-    """Peak memory of a training step in megabytes, each side in processes of its own."""
+def _peak(side: str, shape: Shape, checkpoint: bool) -> float:
+    """Megabytes of a training step in a process of its own."""
     if not os.access("/proc/self/clear_refs", os.W_OK):
         raise PeerMissingError("this system has no /proc/self/clear_refs to measure memory with")
+    return _run(_MEMORY, side, torch.get_num_threads(), int(checkpoint), *shape)
 
-    def probe(side: str) -> Callable[[], float]:
-        return lambda: _run(_MEMORY, side, torch.get_num_threads(), *case.shape)
 
-    x = input_of(case)
-    return Contest(
-        Probed(probe("ours")),
-        Probed(probe("torch")),
-        unit="MB",
-        executor=explain(our_layer(case), x).executor,
-        rounds=2,
-    )
+def memory(case: Case) -> Contest:
+    """Peak memory of a training step, ours (with the case's options) against nn.LSTM's."""
+    checkpoint = case.options.get("checkpoint", False)
+    executor = explain(our_layer(case, **case.options), input_of(case)).executor
+    ours = Probed(lambda: _peak("ours", case.shape, checkpoint))
+    peer = Probed(lambda: _peak("torch", case.shape, checkpoint=False))
+    return Contest(ours, peer, unit="MB", executor=executor, rounds=2)
+
+
+def peak_bytes(work: Callable[[], object]) -> int:
+    """The most that torch's allocator held at once during `work`, beyond what it held before."""
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as measured:
+        work()
+    with tempfile.TemporaryDirectory(prefix="gatewise-trace-") as folder:
+        path = Path(folder, "trace.json")
+        measured.export_chrome_trace(str(path))
+        events = json.loads(path.read_text())["traceEvents"]
+    changes = sorted((e["ts"], e["args"]["Bytes"]) for e in events if e["name"] == "[memory]")
+    return max(accumulate((size for _, size in changes), initial=0))
+
+
+def root_of_time(case: Case) -> Contest:
+    """Bytes that checkpoints need beside input, output and their gradients, divided by √T.
+
+    Against the same at the first, smallest T: 1 is growth with √T exactly. Counted by torch's
+    allocator, because a few megabytes are lost in the resident memory of a process.
+    """
+    layer = our_layer(case, checkpoint=True)
+
+    def probe(steps: int) -> Callable[[], float]:
+        x = input_of(replace(case, shape=case.shape._replace(T=steps))).requires_grad_()
+        upstream = torch.ones(*x.shape[:2], case.shape.H)
+
+        def extra() -> float:
+            layer.zero_grad()
+            x.grad = None
+            most = peak_bytes(lambda: layer(x)[0].backward(upstream))
+            return (most - upstream.nbytes - x.nbytes) / steps**0.5 / 1e6
+
+        return extra
+
+    ours, base = probe(case.shape.T), probe(case.options["base"])
+    base()  # whatever a first use allocates
+    executor = explain(layer, input_of(case)).executor
+    return Contest(Probed(ours), Probed(base), unit="MB", executor=executor, rounds=2)
 
 
 def scaling(case: Case) -> Contest:

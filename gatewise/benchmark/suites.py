@@ -6,6 +6,7 @@ Targets are ratios: the peer's time (or memory, or a fixed limit) divided by our
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from gatewise.benchmark.case import Case, Shape
 from gatewise.cells import REGISTRY
@@ -112,10 +113,34 @@ def _compile() -> list[Case]:
 
 
 def _memory() -> list[Case]:
-    """Peak of a training step, each side in a process of its own."""
+    """Peak of a training step; with checkpoints in time also its growth with √T.
+
+    Input, output and their gradients leave room for a factor of 6 below nn.LSTM. The second peer
+    is the layer itself at 1000 steps, both divided by √T.
+    """
+    long = [Shape(t, 8, 8, 32) for t in (1000, 10_000, 100_000)]
+    cut: dict[str, Any] = {"checkpoint": True}
     return [
-        Case("memory", "nn.LSTM memory", s, "training", target=1.0, quick=s == SMALL)
-        for s in (LONG, SMALL, MEDIUM, LARGE)
+        *(
+            Case("memory", "nn.LSTM memory", s, "training", target=1.0, quick=s == SMALL)
+            for s in (LONG, SMALL, MEDIUM, LARGE)
+        ),
+        *(
+            Case(
+                "memory",
+                "nn.LSTM memory",
+                s,
+                "training",
+                target=5.0,
+                quick=s.T < 10_000,
+                options=cut,
+            )
+            for s in long
+        ),
+        *(
+            Case("memory", "root of time", s, "training", target=0.9, options={"base": long[0].T})
+            for s in long[1:]
+        ),
     ]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from gatewise.executors import cpu, reference, scan
+from gatewise.executors import checkpoint, cpu, reference, scan
 from gatewise.executors.request import Request, Result
 
 EXECUTORS = ("auto", "cpu", "scan", "reference")
@@ -13,15 +13,15 @@ EXECUTORS = ("auto", "cpu", "scan", "reference")
 
 @dataclass(frozen=True)
 class Explanation:
-    """Which executor runs, and what keeps the faster one from running (empty: nothing)."""
+    """Which executor runs, how, and what keeps the faster one from running (empty: nothing)."""
 
     executor: str
     reasons: tuple[str, ...] = ()
+    note: str = ""  # what else is worth knowing of the run
 
     def __str__(self) -> str:
-        if not self.reasons:
-            return f"runs on {self.executor}"
-        return f"runs on {self.executor}: " + "; ".join(self.reasons)
+        text = f"runs on {self.executor}" + (f" {self.note}" if self.note else "")
+        return text + (": " + "; ".join(self.reasons) if self.reasons else "")
 
 
 class SlowPathError(RuntimeError):
@@ -36,15 +36,16 @@ def choose(request: Request, executor: str = "auto", strict: bool = False) -> Ex
     """
     if executor not in EXECUTORS:
         raise ValueError(f"executor must be one of {', '.join(EXECUTORS)}, got {executor!r}")
+    note = checkpoint.note(request) if request.checkpoint else ""
     if executor == "reference":
-        chosen = Explanation("reference", ("executor='reference' was asked for",))
+        chosen = Explanation("reference", ("executor='reference' was asked for",), note)
     elif executor == "auto":
-        chosen = _fastest(request)
+        chosen = _fastest(request, note)
     else:
         reasons = _OBSTACLES[executor](request)
         if reasons:
             raise ValueError(f"executor={executor!r} cannot run this: " + "; ".join(reasons))
-        chosen = Explanation(executor)
+        chosen = Explanation(executor, (), note)
     if strict and chosen.executor == "reference":
         raise SlowPathError(
             "strict=True refuses the reference executor: " + "; ".join(chosen.reasons)
@@ -52,7 +53,7 @@ def choose(request: Request, executor: str = "auto", strict: bool = False) -> Ex
     return chosen
 
 
-def _fastest(request: Request) -> Explanation:
+def _fastest(request: Request, note: str) -> Explanation:
     """The kernel where it can run; then the scan over time, which suits a few cells; then the loop.
 
     On two CPU cores the scan took 0.6 to 6 times the kernel's time; it was the faster of the two
@@ -61,8 +62,8 @@ def _fastest(request: Request) -> Explanation:
     """
     reasons = tuple(cpu.obstacles(request))
     if not reasons:
-        return Explanation("cpu")
-    return Explanation("reference" if scan.obstacles(request) else "scan", reasons)
+        return Explanation("cpu", (), note)
+    return Explanation("reference" if scan.obstacles(request) else "scan", reasons, note)
 
 
 _OBSTACLES: dict[str, Callable[[Request], list[str]]] = {
@@ -78,4 +79,5 @@ _RUN: dict[str, Callable[[Request], Result]] = {
 
 def run(request: Request, executor: str = "auto", strict: bool = False) -> Result:
     """Run the request on the executor that `choose` names."""
-    return _RUN[choose(request, executor, strict).executor](request)
+    execute = _RUN[choose(request, executor, strict).executor]
+    return checkpoint.run(request, execute) if checkpoint.applies(request) else execute(request)

@@ -44,6 +44,7 @@ class Request:
     zoneout: Zoneout | None = None
     cut: frozenset[str] = frozenset()  # edges (equations.edges) that carry no gradient
     cut_steps: torch.Tensor | None = None  # [T, B] bool: where the cut applies; None: everywhere
+    checkpoint: int = 0  # steps per chunk that backward runs again; 0: everything is kept
 
 
 @dataclass(frozen=True)

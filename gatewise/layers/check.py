@@ -36,6 +36,11 @@ def flag(name: str, value: Any) -> bool:
     return value
 
 
+def chunk(name: str, value: Any) -> bool | int:
+    """`value` if it is True, False or a number of steps."""
+    return value if isinstance(value, bool) else integer(name, value, 1, "True, False or positive")
+
+
 def probability(name: str, value: Any) -> float:
     """`value` as a float in [0, 1]."""
     if isinstance(value, bool) or not isinstance(value, int | float):

@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-
 from gatewise.executors import Explanation, Request, Result, choose
+from gatewise.executors.rerun import transformed, wants_gradient
 from gatewise.layers.recurrent import Recurrent
 
 
@@ -72,5 +71,6 @@ def _blank(request: Request) -> Result:
     """A result of the right shape for the layer above; only its shape and dtype are looked at."""
     size = request.state[request.trace.output].shape[-1]
     output = request.x.new_zeros(*request.x.shape[:2], size)
-    needs_grad = torch.is_grad_enabled() and request.weights.weight_ih.requires_grad
-    return Result(output.requires_grad_(needs_grad), request.state)
+    if wants_gradient(request) and not transformed(output):
+        output.requires_grad_()
+    return Result(output, request.state)

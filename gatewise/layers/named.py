@@ -28,6 +28,7 @@ class Options(TypedDict, total=False):
     input_dropout: float
     residual: bool
     layer_norm: bool
+    checkpoint: bool | int
     init: Init | Sequence[Init]
 
 

@@ -51,6 +51,9 @@ class Recurrent(nn.Module):
         input_dropout: the same for each layer's input.
         residual: adds a layer's input to its output, from the second layer on.
         layer_norm: a `torch.nn.LayerNorm` between layers.
+        checkpoint: training keeps the states between chunks of time alone and runs each chunk
+            again in backward: for one more run forward, memory beside each layer's input and
+            output grows with √T instead of T. True takes √T steps a chunk, an int so many.
         init: "torch", "forget_bias(1.0)", "chrono(T)", "orthogonal", "uniform(0.1)", a function
             of the layer, or a list of these, applied in order; see `gatewise.init`.
 
@@ -64,7 +67,8 @@ class Recurrent(nn.Module):
     Under autocast the layer computes in its parameters' dtype: inputs and states are cast to
     it and autocast is off inside.
 
-    Sources: zoneout, Krueger et al. 2016; variational dropout, Gal & Ghahramani 2016.
+    Sources: zoneout, Krueger et al. 2016; variational dropout, Gal & Ghahramani 2016;
+    checkpoints, Chen et al. 2016.
 
     >>> import torch
     >>> import gatewise as gw
@@ -105,6 +109,7 @@ class Recurrent(nn.Module):
         input_dropout: float = 0.0,
         residual: bool = False,
         layer_norm: bool = False,
+        checkpoint: bool | int = False,
         init: Init | Sequence[Init] = "torch",
     ) -> None:
         super().__init__()
@@ -125,6 +130,7 @@ class Recurrent(nn.Module):
         self.input_dropout = check.probability("input_dropout", input_dropout)
         self.residual = check.flag("residual", residual)
         self.layer_norm = check.flag("layer_norm", layer_norm)
+        self.checkpoint = check.chunk("checkpoint", checkpoint)
         self.init = init
 
         self._plan = self._make_plan()
@@ -386,6 +392,7 @@ class Recurrent(nn.Module):
         ("input_dropout", 0.0),
         ("residual", False),
         ("layer_norm", False),
+        ("checkpoint", False),
         ("init", "torch"),
     )
 

@@ -16,6 +16,7 @@ from gatewise import executors
 from gatewise.equations.layout import Layout
 from gatewise.equations.trace import Trace
 from gatewise.executors import Request, Result, Zoneout
+from gatewise.executors.checkpoint import usual_length
 from gatewise.layers import check, masks
 from gatewise.layers.border import Batch, backward_resets
 
@@ -156,7 +157,13 @@ def _request(layer: Recurrent, d: Direction, x: torch.Tensor, call: Call) -> Req
         call.record,
         mask,
         zoneout,
+        checkpoint=_chunk(layer.checkpoint, len(x)),
     )
+
+
+def _chunk(checkpoint: bool | int, steps: int) -> int:
+    """Steps per chunk: 0 for no chunks, √T for True."""
+    return usual_length(steps) if checkpoint is True else int(checkpoint)
 
 
 def _state(
