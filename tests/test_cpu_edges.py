@@ -6,11 +6,15 @@ import os
 import signal
 import threading
 import warnings
+from typing import Any
 
 import pytest
 import torch
 
 import gatewise as gw
+from gatewise.equations import Cell
+from gatewise.equations.functions import sigmoid as gate_sigmoid
+from gatewise.equations.functions import tanh as gate_tanh
 from gatewise.executors.cpu import toolchain
 
 pytestmark = pytest.mark.skipif(not toolchain.ladder(), reason="this machine has no C compiler")
@@ -137,6 +141,38 @@ def test_extreme_values_saturate(layer: gw.LSTM) -> None:
         output, _ = layer(torch.full((3, 2, 6), size))
         assert not output.isinf().any()
     assert_same(layer, torch.full((3, 2, 6), 1e4))
+
+
+class Squashed(Cell):
+    """h = f(x): what a kernel makes of one function."""
+
+    gates = ("a",)
+    states = ("h",)
+    feedback = ()
+
+    def __init__(self, f: Any) -> None:
+        self.f = f
+
+    def step(self, gate: Any, state: Any) -> dict[str, Any]:
+        return {"h": self.f(gate.a)}
+
+
+@pytest.mark.parametrize(
+    ("f", "from_", "units"), [(gate_sigmoid, -10, 3), (gate_sigmoid, -87, 6), (gate_tanh, -20, 3)]
+)
+def test_functions_are_as_accurate_as_promised(f: Any, from_: float, units: int) -> None:
+    """In units of the last place, over the whole range, beside float64."""
+    x = torch.cat([torch.linspace(from_, 90, 300_000), torch.logspace(-7, 1, 9_000)])
+    layer = gw.Recurrent(Squashed(f), 1, 1, executor="cpu")
+    with torch.no_grad():
+        for p in layer.parameters():
+            p.zero_()
+        layer.weight_ih_l0.fill_(1.0)
+        found = layer(x.view(1, -1, 1))[0].flatten()
+    exact = {gate_sigmoid: torch.sigmoid, gate_tanh: torch.tanh}[f](x.double())
+    nearest = exact.float()
+    spacing = torch.nextafter(nearest.abs(), torch.tensor(2.0)) - nearest.abs()
+    assert ((found.double() - exact).abs() <= units * spacing.double()).all()
 
 
 def test_many_python_threads_at_once(layer: gw.LSTM) -> None:

@@ -26,7 +26,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "tasks": ("layers",),
     "models": ("layers",),
     "lab": ("models", "learning", "diagnostics", "tasks"),
-    "benchmark": ("models",),
+    "benchmark": ("models", "tasks"),
     "console": ("benchmark",),
     "demo": ("console",),
     "cli": ("lab", "streaming", "export", "demo"),

@@ -266,6 +266,7 @@ PEERS: dict[str, Callable[[Case], Contest]] = {
     "nn.LSTM memory": _probes("memory"),
     "root of time": _probes("root_of_time"),
     "same layer": _probes("scaling"),
+    "limit per step": _probes("lane_step"),
 }
 
 

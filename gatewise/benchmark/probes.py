@@ -1,4 +1,4 @@
-"""Contests about a first use, about memory and about growth.
+"""Contests about a first use, about memory, about growth and about small networks in lanes.
 
 Resident memory and first use are measured in fresh processes, because a process keeps what it
 once had.
@@ -11,6 +11,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import accumulate
@@ -29,7 +30,10 @@ from gatewise.benchmark.case import (
     Timed,
 )
 from gatewise.benchmark.peers import flops, input_of, our_layer, side
+from gatewise.cells import LSTM1997
+from gatewise.executors.lanes import Lanes, Network
 from gatewise.layers import explain
+from gatewise.tasks import adding
 
 # The time of the first training call, with whatever it takes to get there from the cell's name.
 # torch's own first call is made before, so that it is not counted as ours.
@@ -190,3 +194,25 @@ def scaling(case: Case) -> Contest:
         executor=explain(layer, x).executor,
         flops=flops(case) / units,
     )
+
+
+def lane_step(case: Case) -> Contest:
+    """A time step of all networks in lanes that learn adding, against a fixed limit.
+
+    The network of the 1997 paper's experiment 4: drawing the sequences, learning and the stopping
+    rule are all counted; the steps are those of the mean sequence.
+    """
+    count = case.options["sequences"]
+    cell = LSTM1997(block_size=case.options["block_size"])
+    network = Network(cell, case.shape.I, case.shape.H, 1, head_bias=True)
+    lanes = Lanes(network, case.shape.B, 0.5, adding(case.shape.T))
+    draw = torch.Generator().manual_seed(0)
+    lanes.load({n: 0.2 * torch.rand(s, generator=draw) - 0.1 for n, s in network.shapes().items()})
+
+    def probe() -> float:
+        start = time.perf_counter()
+        lanes.train(count)
+        return (time.perf_counter() - start) / (count * 1.05 * case.shape.T)
+
+    probe()
+    return Contest(Probed(probe), Probed(lambda: case.options["limit"]), "ns", "lanes")

@@ -167,6 +167,14 @@ def _scaling() -> list[Case]:
     ]
 
 
+def _lanes() -> list[Case]:
+    """16 networks of 93 weights on one core, at most 150 ns per time step."""
+    options = {"limit": 150e-9, "block_size": 2, "sequences": 500}
+    shape = Shape(100, 16, 2, 4)
+    case = Case("lanes", "limit per step", shape, "training", "lstm-1997", 1.0, 1, True, options)
+    return [case]
+
+
 SUITES: dict[str, list[Case]] = {
     "layers": _layers(),
     "stream": _stream(),
@@ -175,6 +183,7 @@ SUITES: dict[str, list[Case]] = {
     "resets": _each_work("resets", "split nn.LSTM", _RESETS, quick=(TINY,)),
     "cells": _cells(),
     "compile": _compile(),
+    "lanes": _lanes(),
     "memory": _memory(),
     "scaling": _scaling(),
 }

@@ -50,9 +50,11 @@ typedef struct {
   const int32_t *symbol;
   vec state[2][UNITS][NS];
   vec kept[UNITS][NSAVE + 1];
-  vec h[UNITS];
   int now; /* which of `state` is the previous one */
 } step_data;
+
+/* h of this step. */
+INLINE vec output_of(const step_data *d, int u) { return d->state[!d->now][u][0]; }
 
 INLINE int row_of(int a, int u) { return ROW0[a] + (SHARED[a] ? u / BLOCK : u); }
 
@@ -79,7 +81,6 @@ INLINE void add_source(vec *sum, const network *n, vec y, int m, int r0) {
 INLINE void hidden(const network *n, const sequence *s, long t, step_data *d) {
   vec(*previous)[NS] = d->state[d->now], (*next)[NS] = d->state[!d->now];
   vec a[ROWS];
-  d->y[ONE_AT] = splat(1);
 #if !SYMBOLS
   for (int m = 0; m < INPUTS; m++) d->y[m] = s->x[t * INPUTS + m];
 #endif
@@ -110,7 +111,6 @@ INLINE void hidden(const network *n, const sequence *s, long t, step_data *d) {
   UNROLL for (int u = 0; u < UNITS; u++)
     for (int k = 0; k < NG; k++) unit[u][k] = a[row_of(k, u)];
   step_forward(unit, previous, n->param, next, d->kept);
-  UNROLL for (int u = 0; u < UNITS; u++) d->h[u] = next[u][0];
 }
 
 /* ---- the traces ----------------------------------------------------------------------
@@ -126,7 +126,7 @@ INLINE void hidden(const network *n, const sequence *s, long t, step_data *d) {
 typedef struct {
   int count;
   vec slope[BLOCK_STEPS][TRACES + 1];
-  vec y[BLOCK_STEPS][SOURCES];
+  vec y[BLOCK_STEPS][SOURCES]; /* the last of them is always 1 */
   vec carry[BLOCK_STEPS][UNITS];
   const int32_t *symbol[BLOCK_STEPS];
 } pending;
@@ -138,14 +138,15 @@ INLINE void remember(network *n, step_data *d, pending *w, const int masked, ive
   w->symbol[j] = d->symbol;
   if (EVERY_STEP && d->y != w->y[j]) memcpy(w->y[j], d->y, sizeof w->y[j]);
   UNROLL for (int u = 0; u < UNITS; u++) {
-    vec p[NP + 1], slope[NTA + 1], pslope[NTP + 1];
+    vec p[NP + 1], slope[NTA + 1], pslope[NTP + 1], carry = splat(1);
     for (int k = 0; k < NP; k++) p[k] = n->param[k * UNITS + u];
-    step_jacobian(d->kept[u], previous[u], next[u], p, &w->carry[j][u], slope, pslope);
+    step_jacobian(d->kept[u], previous[u], next[u], p, &carry, slope, pslope);
+    if (!RIGID) w->carry[j][u] = carry;
     for (int k = 0; k < NTA; k++)
       w->slope[j][u * NTA + k] = masked ? blend(live, slope[k], splat(0)) : slope[k];
     for (int k = 0; k < NTP; k++) {
       const vec now = masked ? blend(live, pslope[k], splat(0)) : pslope[k];
-      n->ptrace[u * NTP + k] = w->carry[j][u] * n->ptrace[u * NTP + k] + now;
+      n->ptrace[u * NTP + k] = carry * n->ptrace[u * NTP + k] + now;
     }
   }
 }
@@ -204,8 +205,10 @@ static void flush(network *n, pending *w) {
 
 static void outputs(const network *n, const step_data *d, vec *y) {
   for (int k = 0; k < OUTPUTS; k++) y[k] = n->head[HEAD_ONE * OUTPUTS + k];
-  for (int u = 0; u < UNITS; u++)
-    for (int k = 0; k < OUTPUTS; k++) y[k] += n->head[(HEAD_UNITS + u) * OUTPUTS + k] * d->h[u];
+  for (int u = 0; u < UNITS; u++) {
+    const vec *w = n->head + (HEAD_UNITS + u) * OUTPUTS, h = output_of(d, u);
+    for (int k = 0; k < OUTPUTS; k++) y[k] += w[k] * h;
+  }
 #if HEAD_INPUTS
 #if SYMBOLS
   gather(y, n->head, OUTPUTS, d->symbol, OUTPUTS);
@@ -240,7 +243,7 @@ static void learn_head(network *n, const step_data *d, const vec *e, vec *d_h) {
     vec back = splat(0);
     for (int k = 0; k < OUTPUTS; k++) {
       back += n->head[at + k] * e[k];
-      change(n, n->head + at + k, n->sum_head + at + k, e[k] * d->h[u]);
+      change(n, n->head + at + k, n->sum_head + at + k, e[k] * output_of(d, u));
     }
     d_h[u] = back;
   }
@@ -364,6 +367,7 @@ static void run_sequence(network *n, const sequence *s, int learning, vec *seen)
   step_data d;
   pending w;
   w.count = 0;
+  for (int j = 0; j < BLOCK_STEPS; j++) w.y[j][ONE_AT] = splat(1);
   memset(d.state, 0, sizeof d.state);
   d.now = 0;
   n->worst = n->squared = n->absolute = splat(0);
