@@ -60,7 +60,20 @@ def trained(tmp_path_factory: pytest.TempPathFactory, text: Path) -> Path:
     return out
 
 
-@pytest.mark.parametrize("command", [(), ("train",), ("sample",), ("cells",), ("show",), ("demo",)])
+@pytest.mark.parametrize(
+    "command",
+    [
+        (),
+        ("train",),
+        ("predict",),
+        ("evaluate",),
+        ("sample",),
+        ("tasks",),
+        ("cells",),
+        ("show",),
+        ("demo",),
+    ],
+)
 def test_help_has_an_example(command: tuple[str, ...], capsys: pytest.CaptureFixture) -> None:
     assert call(*command, "--help") == 0
     told = capsys.readouterr().out
@@ -105,6 +118,42 @@ def test_sample_streams_and_repeats(trained: Path, capsys: pytest.CaptureFixture
     assert call("sample", trained, "--greedy", "--length", 5, "--json") == 0
     result = json.loads(capsys.readouterr().out)
     assert len(result["text"]) == 5
+
+
+def test_predict_and_evaluate(
+    trained: Path, text: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    assert call("evaluate", trained, text, "--json") == 0
+    whole = json.loads(capsys.readouterr().out)
+    assert whole.keys() == {"bits_per_character", "perplexity"}
+    assert call("evaluate", trained, text) == 0
+    assert "perplexity" in capsys.readouterr().out
+    (tmp_path / "lines.txt").write_text("to be\nqqqqq\n")
+    assert call("predict", trained, tmp_path / "lines.txt", "--json") == 0
+    seen, unseen = map(json.loads, capsys.readouterr().out.splitlines())
+    assert (seen["text"], unseen["text"]) == ("to be", "qqqqq")
+    assert call("predict", trained, tmp_path / "lines.txt") == 0
+    assert capsys.readouterr().out.splitlines()[0].endswith("\tto be")
+
+
+def test_tasks_are_listed_with_their_options(capsys: pytest.CaptureFixture) -> None:
+    assert call("tasks", "--json") == 0
+    rows = {row["name"]: row for row in json.loads(capsys.readouterr().out)}
+    assert rows["lm"]["options"]["restart"] == 0.05
+    assert call("tasks") == 0
+    assert "hidden_size=256" in capsys.readouterr().out.replace("\n", "")
+
+
+def test_options_by_name_and_data_held_out(
+    tmp_path: Path, text: Path, capsys: pytest.CaptureFixture
+) -> None:
+    (tmp_path / "held.txt").write_text("to be or not, " * 20)
+    more = ("--set", "restart=0.5", "--set", "vocabulary=none", "--held-out", tmp_path / "held.txt")
+    assert call("train", text, "--out", tmp_path / "run", *TINY, *more, "--json") == 0
+    assert "280 held out" in json.loads(capsys.readouterr().out)["about"]
+    options = load_checkpoint(tmp_path / "run").record["origin"]["options"]
+    assert (options["restart"], options["vocabulary"]) == (0.5, None)
+    assert call("train", "--out", tmp_path / "run", "--resume") == 0
 
 
 def test_unknown_characters_of_a_prompt_are_named(
@@ -191,6 +240,14 @@ def test_show_c(capsys: pytest.CaptureFixture) -> None:
         (["train", "{text}", "--out", "{text}"], "must name a folder"),
         (["train", "--out", "{tmp}/x", "--resume"], "nothing to resume"),
         (["train", "--out", "{full}", "--resume", "--hidden", "9"], "leave out: --hidden"),
+        (["train", "{text}", "--out", "{tmp}/x", "--task", "fly"], "task must be one of lm"),
+        (["train", "{text}", "--out", "{tmp}/x", "--set", "wings=2"], "--set must be NAME=VALUE"),
+        (["train", "{text}", "--out", "{tmp}/x", "--set", "restart=no"], "--set restart must be"),
+        (["train", "{text}", "--out", "{tmp}/x", "--held-out", "{tmp}/no"], "no file or folder"),
+        (["train", "{text}", "--out", "{tmp}/x", "--held-out", "{tmp}"], "--held-out"),
+        (["predict", "{full}", "{tmp}/none"], "No such file"),
+        (["evaluate", "{full}", "{tmp}/none"], "No such file"),
+        (["evaluate", "{tmp}", "{text}"], "holds no checkpoint"),
         (["sample", "{tmp}/none"], "no folder"),
         (["sample", "{tmp}"], "holds no checkpoint"),
         (["sample", "{full}", "--prompt", ""], "prompt must have at least one token"),

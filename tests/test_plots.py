@@ -8,13 +8,15 @@ import matplotlib.image
 import pytest
 import torch
 
-from gatewise.models import LanguageModel, LanguageModelConfig, runs
+from gatewise.models import LanguageModel, LanguageModelConfig
+from gatewise.models.language_task import signal_names
 from gatewise.models.plots import plot_activity, plot_learning_curve
 
 HISTORY = [
     {"step": 10.0, "train_bits_per_character": 4.0, "held_out_bits_per_character": 3.5},
     {"step": 20.0, "train_bits_per_character": 3.0, "held_out_bits_per_character": 3.2},
 ]
+NAMES = ("bits_per_character", "bits_per_character")  # loss and metric
 
 
 def assert_picture(path: Path) -> None:
@@ -27,7 +29,7 @@ def assert_picture(path: Path) -> None:
 
 @pytest.mark.parametrize("points", [1, 2])
 def test_learning_curve(tmp_path: Path, points: int) -> None:
-    plot_learning_curve(HISTORY[:points], tmp_path / "curve.png", "title")
+    plot_learning_curve(HISTORY[:points], tmp_path / "curve.png", "title", *NAMES, 10.0)
     assert_picture(tmp_path / "curve.png")
 
 
@@ -36,7 +38,7 @@ def test_activity_of_any_cell(tmp_path: Path, cell: str) -> None:
     config = LanguageModelConfig(9, cell, embedding_size=4, hidden_size=30, num_layers=2)
     model = LanguageModel(config).eval()
     tokens = torch.randint(9, (40,))
-    records = model.activity(tokens, runs.signal_names(model))
+    records = model.activity(tokens, signal_names(model))
     labels = ["a", "b", "\n", " ", "$", "漢", "\\", "_", "{"]
     plot_activity([labels[k] for k in tokens.tolist()], records, tmp_path / "gates.png", "title")
     assert_picture(tmp_path / "gates.png")
@@ -44,7 +46,7 @@ def test_activity_of_any_cell(tmp_path: Path, cell: str) -> None:
 
 def test_a_failure_leaves_the_old_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "curve.png"
-    plot_learning_curve(HISTORY, path, "title")
+    plot_learning_curve(HISTORY, path, "title", *NAMES, 20.0)
     before = path.read_bytes()
 
     def fail(*_: object) -> None:
@@ -52,5 +54,5 @@ def test_a_failure_leaves_the_old_picture(tmp_path: Path, monkeypatch: pytest.Mo
 
     monkeypatch.setattr("gatewise.models.checkpoint.os.fsync", fail)
     with pytest.raises(OSError, match="disk full"):
-        plot_learning_curve(HISTORY[:1], path, "another")
+        plot_learning_curve(HISTORY[:1], path, "another", *NAMES, 10.0)
     assert path.read_bytes() == before

@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,15 +21,18 @@ import torch
 from gatewise.cells import get_cell
 from gatewise.models import (
     CheckpointError,
+    LanguageOptions,
     Settings,
+    Source,
     TrainingError,
     load_checkpoint,
     load_language_model,
     runs,
 )
+from gatewise.models.language_task import LanguageTask
 
-SMALL = runs.Architecture(embedding_size=8, hidden_size=12, num_layers=2, dropout=0.2)
-SETTINGS = Settings(steps=24, batch=4, chunk=16, evaluations=4, warmup=5)
+SMALL = LanguageOptions(embedding_size=8, hidden_size=12, num_layers=2, dropout=0.2, chunk=16)
+SETTINGS = Settings(steps=24, batch=4, evaluations=4, warmup=5)
 
 
 @pytest.fixture(scope="module")
@@ -39,8 +43,15 @@ def text(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return file
 
 
-def begin(out: Path, text: Path, settings: Settings = SETTINGS, **options: Any) -> runs.Run:
-    return runs.begin(out, text, "char", SMALL, settings, executor="reference", **options)
+def begin(
+    out: Path, text: Path, settings: Settings = SETTINGS, options: LanguageOptions = SMALL
+) -> runs.Run:
+    return runs.begin(out, "lm", Source(text), options, settings, executor="reference")
+
+
+def task(run: runs.Run) -> LanguageTask:
+    assert isinstance(run.task, LanguageTask)
+    return run.task
 
 
 def finish(run: runs.Run, steps: int | None = None) -> runs.Run:
@@ -62,7 +73,7 @@ def assert_same(a: Path, b: Path) -> None:
         return [{k: v for k, v in h.items() if k != "seconds"} for h in history]
 
     assert timeless(one.record["history"]) == timeless(two.record["history"])
-    keep = ("step", "epoch", "chunk", "best", "best_step", "stale", "loss_sum", "finished")
+    keep = ("step", "epoch", "batch", "best", "best_step", "stale", "loss_sum", "finished")
     for name in keep:
         assert one.record["progress"][name] == two.record["progress"][name], name
 
@@ -201,7 +212,6 @@ def test_it_stops_early_without_progress(tmp_path: Path, text: Path) -> None:
     settings = Settings(
         steps=400,
         batch=4,
-        chunk=16,
         learning_rate=1e-12,
         evaluations=100,
         patience=3,
@@ -216,7 +226,7 @@ def test_it_stops_early_without_progress(tmp_path: Path, text: Path) -> None:
 
 
 def test_minutes_become_steps_once_and_are_kept(tmp_path: Path, text: Path) -> None:
-    settings = Settings(minutes=0.02, batch=4, chunk=16, evaluations=3)
+    settings = Settings(minutes=0.02, batch=4, evaluations=3)
     run = begin(tmp_path / "run", text, settings)
     for p in run.trainer.run():
         if p.step == 25:
@@ -238,32 +248,32 @@ def test_the_schedule_warms_up_and_falls() -> None:
 
 
 def test_words_are_scored_per_character_too(tmp_path: Path, text: Path) -> None:
-    run = runs.begin(tmp_path / "run", text, "word", SMALL, SETTINGS, executor="reference")
+    run = begin(tmp_path / "run", text, options=replace(SMALL, level="word"))
     finish(run)
-    score, held = run.trainer.score(), run.trainer._held_out
-    nats = math.log(score.perplexity) * (len(held.ids) - 1)
+    score, held = run.task.score(), task(run).held_out
+    nats = math.log(score["perplexity"]) * (len(held.ids) - 1)
     bits = nats / math.log(2) + held.spelled_bits
-    assert score.bits_per_character == pytest.approx(bits / held.characters)
+    assert score["bits_per_character"] == pytest.approx(bits / held.characters)
     assert len(held.ids) < held.characters
 
 
 def test_held_out_bits_are_the_mean_over_every_character(unbroken: Path) -> None:
     """One stream, one character at a time, counted by hand."""
     run = runs.resume(unbroken, executor="reference")
-    ids = run.trainer.vocabulary.encode(run.corpus.held_out)
-    run.model.eval()
+    ids = task(run).vocabulary.encode(task(run).corpus.held_out)
+    run.task.model.eval()
     with torch.no_grad():
-        logits, _ = run.model(ids[:-1].unsqueeze(1))
+        logits, _ = run.task.model(ids[:-1].unsqueeze(1))
         log_p = logits[:, 0].log_softmax(-1).gather(1, ids[1:, None])
     by_hand = -log_p.mean().item() / math.log(2)
     # A text this short is read as one stream too; float32 sums differ in their order.
-    assert run.trainer.score().bits_per_character == pytest.approx(by_hand, rel=1e-5)
+    assert run.task.score()["bits_per_character"] == pytest.approx(by_hand, rel=1e-5)
 
 
 def test_a_loss_that_explodes_is_one_line(tmp_path: Path, text: Path) -> None:
     run = begin(tmp_path / "run", text)
     with torch.no_grad():
-        run.model.head.weight.fill_(float("nan"))
+        task(run).model.head.weight.fill_(float("nan"))
     with pytest.raises(TrainingError, match="not finite at step 0: lower the learning rate"):
         finish(run)
 
@@ -276,7 +286,8 @@ def test_a_loss_that_explodes_is_one_line(tmp_path: Path, text: Path) -> None:
         ({"steps": 0}, "steps must be positive, got 0"),
         ({"steps": 1, "learning_rate": math.nan}, "learning_rate must be positive, got nan"),
         ({"steps": 1, "seed": -1}, "seed must not be negative, got -1"),
-        ({"steps": 1, "restart": 1.5}, "restart must be between 0 and 1, got 1.5"),
+        ({"steps": 1, "optimizer": "lion"}, "optimizer must be one of adamw, sgd, got 'lion'"),
+        ({"steps": 1, "decay": 0.0}, r"decay must be positive, got 0\.0"),
     ],
 )
 def test_settings_that_cannot_be(options: dict[str, Any], message: str) -> None:
@@ -295,7 +306,7 @@ def latest(run: Path) -> Path:
 
 def test_another_text_is_refused(copy: Path, tmp_path: Path) -> None:
     (tmp_path / "other.txt").write_text("something else " * 40)
-    with pytest.raises(CheckpointError, match="the text is not the one"):
+    with pytest.raises(CheckpointError, match="the data is not what"):
         runs.resume(copy, tmp_path / "other.txt")
 
 
@@ -321,11 +332,12 @@ def test_damaged_files_are_one_line(copy: Path, name: str, content: bytes) -> No
 @pytest.mark.parametrize(
     ("place", "value"),
     [
-        (("model", "hidden_size"), 10**6),  # would ask for terabytes
-        (("model", "num_layers"), 10**9),
-        (("model", "cell"), "evil.py:Cell"),
-        (("vocabulary", "tokens"), ["a"]),
+        (("model", "config", "hidden_size"), 10**6),  # would ask for terabytes
+        (("model", "config", "num_layers"), 10**9),
+        (("model", "config", "cell"), "evil.py:Cell"),
+        (("model", "vocabulary", "tokens"), ["a"]),
         (("model",), 3),
+        (("kind",), "os:system"),
         (("format",), 99),
     ],
 )
@@ -349,23 +361,21 @@ def test_a_pointer_cannot_leave_the_folder(copy: Path) -> None:
 
 
 def test_a_restarted_stream_begins_with_an_empty_state(tmp_path: Path, text: Path) -> None:
-    run = begin(tmp_path / "run", text, Settings(steps=3, batch=4, chunk=16, restart=0.5))
+    run = begin(tmp_path / "run", text, options=replace(SMALL, restart=0.5))
     state = (torch.ones(2, 4, 12), torch.ones(2, 4, 12))
-    seen = [run.trainer._restarted(state) for _ in range(50)]
+    seen = [task(run).restarted(state) for _ in range(50)]
     for h, c in seen:
         assert torch.equal(h, c)  # a stream restarts as a whole
         assert torch.equal(h.amax((0, 2)), h.amin((0, 2)))
     assert {float(h[0, 0, 0]) for h, _ in seen} == {0.0, 1.0}
-    assert run.trainer._restarted(None) is None
+    assert task(run).restarted(None) is None
 
 
 def test_a_checkpoint_is_not_read_with_a_cell_of_the_same_shapes(tmp_path: Path) -> None:
     text = tmp_path / "text.txt"
     text.write_text("abcdefgh " * 200)
     out = tmp_path / "out"
-    architecture = runs.Architecture(hidden_size=4, embedding_size=4)
-    for _ in runs.begin(out, text, "char", architecture, Settings(steps=1)).trainer.run():
-        pass
+    finish(begin(out, text, Settings(steps=1), LanguageOptions(hidden_size=4, embedding_size=4)))
     with pytest.raises(CheckpointError, match="trained with the cell lstm, not with the one"):
         load_language_model(out, cell=get_cell("lstm-silu"))
     load_language_model(out, cell=get_cell("lstm"))

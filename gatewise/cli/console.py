@@ -56,18 +56,18 @@ def train(run: Run) -> bool:
         Progress(*columns, console=errors, disable=not errors.is_terminal) as bar,
     ):
         task = bar.add_task("training", total=p.total, completed=p.step, rate="", loss="")
-        told, before = len(trainer.history), (p.characters, p.seconds)
+        told, before = len(trainer.history), (p.items, p.seconds)
         for p in trainer.run():
             if len(trainer.history) > told:
                 told = len(trainer.history)
                 errors.print(_evaluation_line(run), soft_wrap=True)
-            rate = (p.characters - before[0]) / max(1e-9, p.seconds - before[1])
+            rate = (p.items - before[0]) / max(1e-9, p.seconds - before[1])
             bar.update(
                 task,
                 completed=p.step,
                 total=p.total,
-                rate=f"{rate:,.0f} characters/s",
-                loss=f"{trainer.bits_per_character:.3f} bits" if p.loss_count else "",
+                rate=f"{rate:,.0f} {run.task.items}/s",
+                loss=figures({run.task.loss_name: trainer.train_loss}) if p.loss_count else "",
             )
         return not signalled
 
@@ -75,16 +75,39 @@ def train(run: Run) -> bool:
 def _evaluation_line(run: Run) -> str:
     p, last = run.trainer.progress, run.trainer.history[-1]
     mark = "" if p.stale else " (best)"
-    words = (
-        f", perplexity {last['held_out_perplexity']:.1f}"
-        if run.trainer.vocabulary.level == "word"
-        else ""
-    )
+    loss = run.task.loss_name
     return (
-        f"step {p.step:>6} of {p.total}  held-out "
-        f"[bold]{last['held_out_bits_per_character']:.4f}[/bold] bits per character"
-        f"{words}{mark}, training {last['train_bits_per_character']:.4f}"
+        f"step {p.step:>6} of {p.total}  held-out {figures(held_out(last))}{mark}, "
+        f"training {figures({loss: last[f'train_{loss}']})}"
     )
+
+
+def held_out(entry: dict[str, Any]) -> dict[str, float]:
+    """The held-out figures among others."""
+    prefix = "held_out_"
+    return {n[len(prefix) :]: v for n, v in entry.items() if n.startswith(prefix)}
+
+
+def figures(scores: dict[str, float]) -> str:
+    """Named figures in one line: `0.953 accuracy, 1.234 loss`."""
+    return ", ".join(f"{_short(v)} {n.replace('_', ' ')}" for n, v in scores.items())
+
+
+def _short(value: float) -> str:
+    return f"{value:,.1f}" if abs(value) >= 100 else f"{value:.4f}"
+
+
+def tasks_table(kinds: list[dict[str, Any]]) -> Table:
+    """The kinds of models, their options and defaults."""
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    table.add_column("task", no_wrap=True)
+    table.add_column("what it is; its options (--set NAME=VALUE) with their defaults")
+    for k in kinds:
+        options = ", ".join(f"{n}={v}" for n, v in k["options"].items())
+        defaults = ", ".join(f"{n}={v}" for n, v in k["defaults"].items())
+        told = [k["summary"], ("\n" + options, "cyan")]
+        table.add_row(k["name"], Text.assemble(*told, ("\n" + defaults if defaults else "", "dim")))
+    return table
 
 
 @contextmanager

@@ -9,7 +9,15 @@ from pathlib import Path
 from typing import Any
 
 from gatewise import benchmark
-from gatewise.models import Sampling, Settings, load_checkpoint, load_language_model, runs
+from gatewise.models import (
+    LanguageOptions,
+    Sampling,
+    Settings,
+    Source,
+    load_checkpoint,
+    load_language_model,
+    runs,
+)
 from gatewise.models.checkpoint import write_atomically
 
 PROMPT = "import os\n\ndef "
@@ -27,7 +35,7 @@ def prepare(out: Path, minutes: float) -> runs.Run:
         shutil.rmtree(out / "checkpoints")
     elif not (out / "demo.json").exists():
         runs.check_empty(out)
-    return runs.begin(out, None, "char", runs.Architecture(), Settings(minutes=minutes))
+    return runs.begin(out, "lm", Source(), LanguageOptions(), Settings(minutes=minutes))
 
 
 def sample(out: Path, write: Callable[[str], object]) -> str:

@@ -13,6 +13,7 @@ OPTIONS = {
     "hidden_size": "--hidden",
     "num_layers": "--layers",
     "batch": "--batch",
+    "held_out": "--held-out",
 }
 
 

@@ -3,17 +3,13 @@
 from gatewise.models.checkpoint import Checkpoint, CheckpointError, load_checkpoint
 from gatewise.models.corpus import Corpus, Streams, read_corpus
 from gatewise.models.language_model import LanguageModel, LanguageModelConfig
+from gatewise.models.language_task import LanguageOptions, load_language_model
 from gatewise.models.sampling import Sampling
+from gatewise.models.saved import Saved, load, load_settings
+from gatewise.models.settings import Settings
 from gatewise.models.stepper import TokenStepper
-from gatewise.models.training import (
-    Progress,
-    Score,
-    Settings,
-    Trainer,
-    TrainingError,
-    load_language_model,
-    load_settings,
-)
+from gatewise.models.task import Loss, Predictor, Source, Task
+from gatewise.models.training import Progress, Trainer, TrainingError
 from gatewise.models.vocabulary import Vocabulary
 
 __all__ = [
@@ -22,15 +18,21 @@ __all__ = [
     "Corpus",
     "LanguageModel",
     "LanguageModelConfig",
+    "LanguageOptions",
+    "Loss",
+    "Predictor",
     "Progress",
     "Sampling",
-    "Score",
+    "Saved",
     "Settings",
+    "Source",
     "Streams",
+    "Task",
     "TokenStepper",
     "Trainer",
     "TrainingError",
     "Vocabulary",
+    "load",
     "load_checkpoint",
     "load_language_model",
     "load_settings",

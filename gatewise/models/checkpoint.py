@@ -24,7 +24,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 
-FORMAT = 1
+FORMAT = 2
 _NAME = re.compile(r"step-\d{9,}")
 _POINTERS = "pointers.json"
 

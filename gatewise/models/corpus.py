@@ -51,23 +51,28 @@ class Corpus:
 
 def read_corpus(
     path: str | Path | None = None,
+    held_out_path: str | Path | None = None,
     held_out: float = 0.05,
     max_held_out: int = 200_000,
     max_characters: int = 20_000_000,
 ) -> Corpus:
     """A file, every text file under a folder, or Python's own standard library (None).
 
-    A file's tail is held out; of a folder, whole files, chosen by a hash of their text. Each
-    text counts once however many files repeat it. The held-out part is about the fraction
-    `held_out` of the characters, at most about `max_held_out`.
+    With `held_out_path` that file is held out, whole. Else a file's tail is held out; of a
+    folder, whole files, chosen by a hash of their text. Each text counts once however many files
+    repeat it. The held-out part is about the fraction `held_out` of the characters, at most about
+    `max_held_out`.
 
     Raises FileNotFoundError for a missing path and ValueError where there is too little text,
     a file is not UTF-8, or `held_out` is not between 0 and 1.
     """
     if not 0.0 < held_out < 1.0:
         raise ValueError(f"held_out must be between 0 and 1, got {held_out}")
-    if path is not None and not Path(path).exists():
-        raise FileNotFoundError(f"no file or folder {path}")
+    for given in (path, held_out_path):
+        if given is not None and not Path(given).exists():
+            raise FileNotFoundError(f"no file or folder {given}")
+    if held_out_path is not None:
+        return _check(_read_split(path, Path(held_out_path), max_characters))
     if path is not None and Path(path).is_file():
         text = _decode(Path(path))
         if text is None:
@@ -86,6 +91,18 @@ def read_corpus(
         root, name = Path(path), Path(path).resolve().name
         files = list(_walk(root))
     return _check(_split_files(name, files, root, held_out, max_held_out, max_characters))
+
+
+def _read_split(path: str | Path | None, held_out: Path, cap: int) -> Corpus:
+    if path is None or not Path(path).is_file() or not held_out.is_file():
+        raise ValueError(f"held_out {held_out} must be a file beside a file to learn from")
+    texts = [_decode(Path(path)), _decode(held_out)]
+    for file, text in zip((path, held_out), texts, strict=True):
+        if text is None:
+            raise ValueError(f"{file} is not UTF-8 text")
+    train, held = (t or "" for t in texts)
+    notes = [f"read the first {cap:,} of {len(train):,} characters"] if len(train) > cap else []
+    return Corpus(Path(path).name, train[:cap], held, notes)
 
 
 def _walk(root: Path) -> Iterator[Path]:

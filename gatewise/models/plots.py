@@ -23,41 +23,45 @@ _DPI = 130
 
 
 def plot_learning_curve(
-    history: Sequence[Mapping[str, float]], path: str | Path, title: str
+    history: Sequence[Mapping[str, float]],
+    path: str | Path,
+    title: str,
+    loss: str,
+    metric: str,
+    best_step: float,
 ) -> None:
-    """Bits per character by step, on training and on held-out text, as a PNG."""
-    figure = new_figure(7.5, 4.5)
-    axes = figure.subplots()
+    """The loss by step, on training and on held-out data, and the held-out metric, as a PNG."""
+    panels = [loss] if metric == loss else [loss, metric]
+    figure = new_figure(7.5, 4.5 + 2.5 * (len(panels) - 1))
+    rows = figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
     steps = [h["step"] for h in history]
-    train = [(h["step"], h["train_bits_per_character"]) for h in history]
-    held = [h["held_out_bits_per_character"] for h in history]
-    axes.plot(
-        *zip(*train, strict=True),
-        "o-",
-        color="#9aa5b1",
-        ms=4,
-        lw=1.5,
-        label="training text (mean since the last point)",
-    )
-    axes.plot(steps, held, "o-", color="#1f5fa8", ms=5, lw=2, label="held-out text")
-    best = min(range(len(held)), key=held.__getitem__)
-    axes.annotate(
-        f"{held[best]:.3f}",
-        (steps[best], held[best]),
-        xytext=(0, -14),
-        textcoords="offset points",
-        ha="center",
-        color="#1f5fa8",
-        weight="bold",
-    )
-    axes.set(title=title, xlabel="training step", ylabel="bits per character")
-    # The first points lie far above and would flatten the rest.
-    low, high = min(*held, *(b for _, b in train)), max(held)
-    axes.set_ylim(low - 0.12 * (high - low + 0.1), high + 0.08 * (high - low + 0.1))
-    axes.set_xlim(left=0)
-    axes.grid(alpha=0.25)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False)
+    best = steps.index(best_step)
+    for axes, name in zip(rows, panels, strict=True):
+        held = [h[f"held_out_{name}"] for h in history]
+        train = [h[f"train_{name}"] for h in history] if name == loss else []
+        if train:
+            label = "training data (mean since the last point)"
+            axes.plot(steps, train, "o-", color="#9aa5b1", ms=4, lw=1.5, label=label)
+        axes.plot(steps, held, "o-", color="#1f5fa8", ms=5, lw=2, label="held-out data")
+        axes.set_ylabel(name.replace("_", " "))
+        axes.grid(alpha=0.25)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.annotate(
+            f"{held[best]:.3f}",
+            (steps[best], held[best]),
+            xytext=(0, -14),
+            textcoords="offset points",
+            ha="center",
+            color="#1f5fa8",
+            weight="bold",
+        )
+        # The first points of training lie far above and would flatten the rest.
+        low, high = min(*held, *train, held[0]), max(held)
+        axes.set_ylim(low - 0.12 * (high - low + 0.1), high + 0.08 * (high - low + 0.1))
+    rows[0].set_title(title)
+    rows[0].legend(frameon=False)
+    rows[-1].set_xlabel("training step")
+    rows[-1].set_xlim(left=0)
     write_figure(figure, path)
 
 

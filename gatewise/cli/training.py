@@ -1,0 +1,341 @@
+"""`gatewise train`, `predict`, `evaluate`, `sample`, `tasks`: the same for every kind of model."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import MISSING, fields
+from pathlib import Path
+from typing import Annotated, Any, get_type_hints
+
+import typer
+
+from gatewise.cli import console
+from gatewise.cli.common import CELL_HELP, JSON, cell_named, set_threads
+from gatewise.cli.errors import OPTIONS, BadInput, checked
+
+_MINUTES = 2.0  # where nothing says how long
+
+
+def train(
+    out: Annotated[Path, typer.Option(help="Folder for checkpoints and pictures.")],
+    path: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="DATA",
+            help="A file or folder. Default: Python's own standard library, as text.",
+        ),
+    ] = None,
+    task: Annotated[
+        str | None, typer.Option(help="One of `gatewise tasks`. Default: what the data is for.")
+    ] = None,
+    held_out: Annotated[
+        Path | None, typer.Option(help="Data to hold out. Default: a part of DATA.")
+    ] = None,
+    options: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="NAME=VALUE", help="An option of `gatewise tasks`."),
+    ] = None,
+    level: Annotated[str | None, typer.Option(help="char, word or space")] = None,
+    cell: Annotated[str | None, typer.Option(help=CELL_HELP + " Default: lstm.")] = None,
+    hidden: Annotated[int | None, typer.Option(help="Units per layer.")] = None,
+    layers: Annotated[int | None, typer.Option(help="Layers.")] = None,
+    embedding: Annotated[int | None, typer.Option(help="Numbers per token.")] = None,
+    tied: Annotated[
+        bool | None,
+        typer.Option(
+            "--tied", help="Share embedding and head; needs --embedding equal to --hidden."
+        ),
+    ] = None,
+    dropout: Annotated[
+        float | None, typer.Option(help="On inputs, between layers and before the head.")
+    ] = None,
+    vocabulary: Annotated[int | None, typer.Option(help="Most tokens.")] = None,
+    seq: Annotated[int | None, typer.Option(help="Steps per chunk of truncated BPTT.")] = None,
+    batch: Annotated[int | None, typer.Option(help="Parallel streams or examples.")] = None,
+    optimizer: Annotated[str | None, typer.Option(help="adamw or sgd")] = None,
+    lr: Annotated[float | None, typer.Option(help="Peak learning rate.")] = None,
+    decay: Annotated[
+        float | None, typer.Option(help="Of the rate, per pass, instead of the cosine.")
+    ] = None,
+    decay_after: Annotated[int | None, typer.Option(help="Passes before it decays.")] = None,
+    weight_decay: Annotated[float | None, typer.Option(help="Pull of the weights to 0.")] = None,
+    clip: Annotated[float | None, typer.Option(help="Largest norm of the gradient.")] = None,
+    steps: Annotated[int | None, typer.Option(help="Train so many batches.")] = None,
+    minutes: Annotated[float | None, typer.Option(help="Train about so long.")] = None,
+    epochs: Annotated[float | None, typer.Option(help="Read the data so many times.")] = None,
+    evaluations: Annotated[
+        int | None, typer.Option(help="Held-out evaluations over the run.")
+    ] = None,
+    patience: Annotated[
+        int | None, typer.Option(help="Stop after so many evaluations without a better one.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Random seed (default 0)")] = None,
+    threads: Annotated[int | None, typer.Option(help="CPU threads (default all)")] = None,
+    executor: Annotated[str, typer.Option(help="auto, cpu, scan or reference")] = "auto",
+    resume: Annotated[
+        bool,
+        typer.Option(
+            "--resume", help="Continue the run in --out to the numbers of an unbroken one."
+        ),
+    ] = False,
+    as_json: Annotated[bool, JSON] = False,
+) -> None:
+    """Train a model on your data; `gatewise tasks` lists the kinds, their options and defaults.
+
+    Example: gatewise train book.txt --out book --minutes 2
+
+    Ctrl-C saves; --resume continues, also after a crash.
+    """
+    from gatewise.models import runs
+
+    given = {
+        "level": level,
+        "vocabulary": vocabulary,
+        "chunk": seq,
+        "batch": batch,
+        "optimizer": optimizer,
+        "learning_rate": lr,
+        "decay": decay,
+        "decay_after": decay_after,
+        "weight_decay": weight_decay,
+        "clip": clip,
+        "seed": seed,
+        "evaluations": evaluations,
+        "patience": patience,
+        "embedding_size": embedding,
+        "hidden_size": hidden,
+        "num_layers": layers,
+        "tied": tied,
+        "dropout": dropout,
+        "steps": steps,
+        "epochs": epochs,
+        "minutes": minutes,
+    }
+    given = {name: value for name, value in given.items() if value is not None}
+    with checked():
+        if resume:
+            if not runs.can_resume(out):
+                raise ValueError(f"nothing to resume: {out} holds no checkpoint")
+            fixed = {"task": task, "held_out": held_out, "set": options}
+            named = [*given, *(n for n, v in fixed.items() if v is not None)]
+            if named:
+                words = [OPTIONS.get(n, "--" + n.replace("_", "-")) for n in named]
+                raise ValueError(
+                    f"--resume keeps the run's settings; leave out: {', '.join(words)}"
+                )
+            set_threads(threads, out)
+            run = runs.resume(out, path, cell_named(cell), executor)
+        else:
+            runs.check_empty(out)
+            set_threads(threads)
+            made = cell_named(cell)
+            given |= {} if cell is None else {"cell": cell}
+            run = _begin(out, task, path, held_out, given, options or [], made, executor)
+    finish(run, as_json)
+
+
+def _begin(
+    out: Path,
+    task: str | None,
+    path: Path | None,
+    held_out: Path | None,
+    given: dict[str, Any],
+    words: list[str],
+    cell: Any,
+    executor: str,
+) -> Any:
+    """A new run: what was given goes to the settings or to the kind's own options."""
+    from gatewise.models import Settings, Source, runs
+    from gatewise.models.kinds import find_kind, guess_kind
+    from gatewise.models.task import options_from
+
+    kind = find_kind(task or guess_kind(path))
+    shared = {f.name for f in fields(Settings)}
+    settings = {n: v for n, v in given.items() if n in shared}
+    own = {n: v for n, v in given.items() if n not in shared} | parse(kind.Options, words)
+    known = {f.name for f in fields(kind.Options)}
+    for name in own:
+        if name not in known:
+            option = OPTIONS.get(name, f"--{name}")
+            raise ValueError(
+                f"{option} is not an option of the task {kind.kind}, which has: "
+                + ", ".join(sorted(known))
+            )
+    length = ("steps", "epochs", "minutes")
+    defaults = kind.defaults
+    if any(n in settings for n in length):
+        defaults = {n: v for n, v in defaults.items() if n not in length}
+    elif not any(n in defaults for n in length):
+        defaults = {**defaults, "minutes": _MINUTES}
+    chosen = options_from(kind.Options, own)
+    source = Source(path, held_out)
+    return runs.begin(
+        out, kind.kind, source, chosen, Settings(**{**defaults, **settings}), cell, executor
+    )
+
+
+def parse(kind: type[Any], words: list[str]) -> dict[str, Any]:
+    """NAME=VALUE words as values of the types that the dataclass `kind` declares."""
+    types = get_type_hints(kind)
+    found: dict[str, Any] = {}
+    for word in words:
+        name, equals, text = word.partition("=")
+        if not equals or name not in types:
+            allowed = ", ".join(types)
+            raise ValueError(f"--set must be NAME=VALUE with one of {allowed}; got {word!r}")
+        found[name] = _value(name, text, str(getattr(types[name], "__name__", types[name])))
+    return found
+
+
+def _value(name: str, text: str, declared: str) -> Any:
+    readers = {
+        "None": {"none": None},
+        "bool": {"true": True, "false": False},
+    }
+    for kind, words in readers.items():
+        if kind in declared and text.lower() in words:
+            return words[text.lower()]
+    for number in (int, float):
+        if number.__name__ in declared:
+            try:
+                return number(text)
+            except ValueError:
+                continue
+    if "str" in declared:
+        return text
+    raise ValueError(f"--set {name} must be {declared}, got {text!r}")
+
+
+def finish(run: Any, as_json: bool) -> dict[str, Any]:
+    """Train to the end and report; leaves with 130 where a signal came."""
+    from gatewise.models import TrainingError, runs
+
+    for text in run.task.notes():
+        console.note(f"note: {text}")
+    console.note(f"{run.task.name}: {run.task.about()}; {run.parameters:,} parameters")
+    try:
+        done = console.train(run)
+    except TrainingError as error:
+        raise BadInput(str(error)) from error
+    if not done:
+        console.note(
+            f"stopped and saved at step {run.trainer.progress.step}; "
+            f"continue with: gatewise train --out {run.trainer.out} --resume"
+        )
+        raise typer.Exit(console.STOPPED)
+    pictures = runs.picture(run)
+    result: dict[str, Any] = runs.summary(run) | {"pictures": [str(p) for p in pictures]}
+    if as_json:
+        print(json.dumps(result))
+        return result
+    print(f"held-out: {console.figures(console.held_out(result))} (step {result['best_step']})")
+    print(f"checkpoints and pictures: {run.trainer.out}")
+    return result
+
+
+_DIRECTORY = typer.Argument(help="Folder of `gatewise train --out`.")
+_CELL = typer.Option(help="FILE.py:CLASS, for a model trained with a cell from a file.")
+_EXECUTOR = typer.Option(help="auto, cpu, scan or reference")
+
+
+def predict(
+    directory: Annotated[Path, _DIRECTORY],
+    data: Annotated[Path, typer.Argument(metavar="DATA", help="What to say something about.")],
+    cell: Annotated[str | None, typer.Option("--cell", help=_CELL.help)] = None,
+    executor: Annotated[str, _EXECUTOR] = "auto",
+    as_json: Annotated[bool, JSON] = False,
+) -> None:
+    """Use a trained model on new data: a line (with --json an object) for each piece of it.
+
+    Example: gatewise predict tagger new.conllu
+    """
+    from gatewise.models import load
+
+    with checked():
+        predictor = load(directory, "best", cell_named(cell), executor).predictor
+        rows = predictor.predict(data)
+        for row in rows:
+            text = json.dumps(row, ensure_ascii=False) if as_json else predictor.render(row)
+            console.write(text + "\n")
+
+
+def evaluate(
+    directory: Annotated[Path, _DIRECTORY],
+    data: Annotated[Path, typer.Argument(metavar="DATA", help="Data with the answers in it.")],
+    cell: Annotated[str | None, typer.Option("--cell", help=_CELL.help)] = None,
+    executor: Annotated[str, _EXECUTOR] = "auto",
+    as_json: Annotated[bool, JSON] = False,
+) -> None:
+    """Measure a trained model on data it has not seen.
+
+    Example: gatewise evaluate book another.txt
+    """
+    from gatewise.models import load
+
+    with checked():
+        predictor = load(directory, "best", cell_named(cell), executor).predictor
+        scores = predictor.evaluate(data)
+    print(json.dumps(scores) if as_json else console.figures(scores))
+
+
+def sample(
+    directory: Annotated[Path, _DIRECTORY],
+    prompt: Annotated[str, typer.Option(help="What the text begins with.")] = "\n",
+    length: Annotated[int, typer.Option(help="Tokens to draw.")] = 500,
+    temperature: Annotated[float, typer.Option(help="Below 1: more likely text.")] = 1.0,
+    top_k: Annotated[int | None, typer.Option(help="Only the k likeliest tokens.")] = None,
+    top_p: Annotated[
+        float, typer.Option(help="Only the likeliest tokens that hold this probability.")
+    ] = 1.0,
+    min_p: Annotated[
+        float, typer.Option(help="Only tokens this fraction as likely as the likeliest.")
+    ] = 0.0,
+    greedy: Annotated[bool, typer.Option("--greedy", help="Always the likeliest token.")] = False,
+    seed: Annotated[int | None, typer.Option(help="The same seed draws the same text.")] = None,
+    cell: Annotated[str | None, typer.Option("--cell", help=_CELL.help)] = None,
+    executor: Annotated[str, _EXECUTOR] = "auto",
+    as_json: Annotated[bool, JSON] = False,
+) -> None:
+    """Stream text from a trained model, token by token, in constant memory.
+
+    Example: gatewise sample book --prompt "It was " --temperature 0.8 --seed 1
+    """
+    from gatewise.models import Sampling, load_language_model
+
+    with checked():
+        how = Sampling(temperature, top_k, top_p, min_p, greedy)
+        model, vocabulary, _ = load_language_model(directory, "best", cell_named(cell), executor)
+        unknown = vocabulary.unknown(prompt)
+        tokens = vocabulary.encode(prompt)
+        stream = model.sample(tokens, length, how, seed, forbidden=(0,))
+    if unknown:
+        shown = ", ".join(map(repr, unknown[:5])) + (" …" if len(unknown) > 5 else "")
+        console.note(f"note: the model has never seen {shown}; it reads an unknown token instead")
+    if as_json:
+        text = vocabulary.decode(stream)
+        print(json.dumps({"prompt": prompt, "text": text, "seed": seed}))
+        return
+    console.write(prompt)
+    for token in stream:
+        console.write(vocabulary.tokens[token])
+    console.write("\n")
+
+
+def tasks(as_json: Annotated[bool, JSON] = False) -> None:
+    """List the tasks that `gatewise train` knows, with their options and defaults.
+
+    Example: gatewise tasks
+    """
+    from gatewise.models.kinds import KINDS, find_kind
+
+    rows = []
+    for name in KINDS:
+        kind = find_kind(name)
+        own = {f.name: None if f.default is MISSING else f.default for f in fields(kind.Options)}
+        rows.append(
+            {"name": name, "summary": kind.summary, "options": own, "defaults": kind.defaults}
+        )
+    if as_json:
+        print(json.dumps(rows))
+    else:
+        console.output.print(console.tasks_table(rows))

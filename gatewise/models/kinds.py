@@ -1,0 +1,26 @@
+"""The kinds of models there are; a kind's file is imported when it is asked for."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from gatewise.models.task import Task
+
+KINDS = {
+    "lm": "gatewise.models.language_task:LanguageTask",
+}
+
+
+def find_kind(name: str) -> type[Task[Any]]:
+    """The task of that name; ValueError for one that there is not."""
+    if name not in KINDS:
+        raise ValueError(f"task must be one of {', '.join(KINDS)}, got {name!r}")
+    module, _, attribute = KINDS[name].partition(":")
+    return getattr(import_module(module), attribute)
+
+
+def guess_kind(path: Path | None) -> str:
+    """The kind that the data at `path` is obviously for; text is for a language model."""
+    return "lm"
