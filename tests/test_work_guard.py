@@ -77,17 +77,17 @@ def calls(layer: Recurrent, steps: int, batch: int) -> dict[str, Counted]:
 
 # Operations at most; and numbers per step, row and unit that training keeps: the states, and
 # what backward reads (the LSTM's four gates; three of the GRU and the recurrent half of the
-# candidate; the RNN's one).
+# candidate; the RNN's one); and the input's gradient, half as wide.
 @pytest.mark.parametrize(
     ("cell", "operations", "kept"),
     [
-        ("lstm", {"inference": 22, "training": 80}, 2 + 4),
-        ("gru", {"inference": 18, "training": 70}, 1 + 4),
-        ("rnn", {"inference": 18, "training": 70}, 1 + 1),
+        ("lstm", {"inference": 22, "training": 80}, 2 + 4 + 0.5),
+        ("gru", {"inference": 18, "training": 70}, 1 + 4 + 0.5),
+        ("rnn", {"inference": 18, "training": 70}, 1 + 1 + 0.5),
     ],
 )
 def test_a_call_does_no_more_than_it_did(
-    cell: str, operations: dict[str, int], kept: int, executor: str
+    cell: str, operations: dict[str, int], kept: float, executor: str
 ) -> None:
     if executor == "reference":
         pytest.skip("a loop over time: its operations grow with T by design")
@@ -148,8 +148,9 @@ def recorded(monkeypatch: pytest.MonkeyPatch) -> dict[str, tuple[list[int], list
 
 
 # Instructions per product W x or U h of the forward step, of AVX2 code, whose every instruction
-# does 8 at best. Measured with gcc 12: 0.33 and 0.54; the rest is room for other compilers.
-@pytest.mark.parametrize(("function", "most"), [("gw_forward", 0.4), ("gw_backward", 0.65)])
+# does 8 at best. Measured with gcc 12: 0.33 and 0.74 (three products of that
+# size); the rest is room for other compilers.
+@pytest.mark.parametrize(("function", "most"), [("gw_forward", 0.4), ("gw_backward", 0.85)])
 def test_the_kernel_runs_no_more_instructions(
     function: str, most: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -82,9 +82,12 @@ class Packed(NamedTuple):
     transposed: torch.Tensor | None  # for backward
     late: torch.Tensor | None
     late_transposed: torch.Tensor | None
+    x_transposed: torch.Tensor | None  # for the gradient of the input
 
 
-def pack(made: Kernel, w: Weights, padded: int, threads: int, training: bool) -> Packed:
+def pack(
+    made: Kernel, w: Weights, padded: int, threads: int, training: bool, learns_x: bool = False
+) -> Packed:
     """Copy the weights into the kernel's order."""
     hidden = w.weight_ih.shape[0] // made.gates
     inputs, fed = w.weight_ih.shape[1], w.weight_hh.shape[1]
@@ -98,12 +101,13 @@ def pack(made: Kernel, w: Weights, padded: int, threads: int, training: bool) ->
         new(len(made.accumulators), padded),
         new(fed * padded * from_h) if training else None,  # F*P*H numbers per gate
         *late,
+        new(-(-inputs // made.lanes) * made.lanes * hidden * from_x) if learns_x else None,
     )
     raw = [
         None if t is None else t.detach().contiguous()
         for t in (w.weight_ih, w.weight_hh, w.bias_ih, w.bias_hh)
     ]
-    to = (packed.x, packed.h, packed.transposed, packed.bias, *late)
+    to = (packed.x, packed.h, packed.transposed, packed.bias, *late, packed.x_transposed)
     invoke(made.pack, [threads, inputs, hidden, padded], [pointer(t) for t in (*raw, *to)])
     return packed
 
@@ -135,7 +139,7 @@ def _prepare(request: Request, made: Kernel) -> Call:
     new = functools.partial(
         torch.zeros if request.lengths is not None else torch.empty, dtype=x.dtype
     )
-    packed = pack(made, w, padded, threads, training)
+    packed = pack(made, w, padded, threads, training, training and request.x.requires_grad)
     states = [new(*((steps,) if history else ()), batch, padded) for history in made.history]
     first = [padded_rows(request.state[s], padded) for s in trace.states]
     last = [torch.empty(batch, padded, dtype=x.dtype) for _ in trace.states]

@@ -21,9 +21,11 @@
  *            them by the derivatives of the NG accumulators
  *   record   [NR][T, B, P]                     written by forward; backward reads gradients
  *   packed_x [P/LANES][I][NGX][LANES], packed_h [P/LANES][NF*H][NGH][LANES]
- *   d_x, d_h [threads] of packed_x's and packed_h's shapes: weight gradients, zero at the start,
- *            or null where the caller forms them from `kept`
+ *   d_wx, d_wh [sets] of packed_x's and packed_h's shapes: weight gradients, written; null where
+ *            nobody asks. Sets: threads, or 1 if N_LATER
  *   packed_t [NF][P/LANES][NGH][H][LANES]: U transposed, for the backward product
+ *   packed_xt [I/LANES, rounded up][NGX][H][LANES]: W transposed
+ *   d_input  [T, B, I]  written where a step exists; null where nobody asks
  */
 #include <sched.h>
 #include <stdatomic.h>
@@ -50,14 +52,16 @@ typedef int (*parallel_fn)(task, void *, long, int together);
 
 /* Arguments, in the order of launch.py. */
 enum { N_STEPS, N_BATCH, N_INPUTS, N_UNITS, N_PADDED, N_REVERSE, N_THREADS, N_SPLIT, N_X_STEP, N_X_ROW,
-       N_KEPT_STEP, N_STATE_STEP, N_COUNT = N_STATE_STEP + NS };
+       N_KEPT_STEP, N_STATE_STEP, N_COUNT = N_STATE_STEP + NS,
+       /* backward only */
+       N_LATER = N_COUNT };
 enum { P_X, P_PACKED_X, P_PACKED_H, P_BIAS, P_PARAM, P_KEPT, P_RESETS, P_LENGTHS, P_MASK,
        P_ZERO, P_CUT_STEPS, P_MEANS,
        P_PACKED_L, P_KEEP, P_FIRST = P_KEEP + NS, P_STATE = P_FIRST + NS, P_LAST = P_STATE + NS,
        P_RECORD = P_LAST + NS, P_COUNT = P_RECORD + NR,
        /* backward only */
        P_PACKED_T = P_COUNT, P_D_OUTPUT, P_D_RECORD, P_CARRY = P_D_RECORD + NR,
-       P_D_BIAS = P_CARRY + NS, P_D_PARAM, P_D_X, P_D_H,
+       P_D_BIAS = P_CARRY + NS, P_D_PARAM, P_D_WX, P_D_WH, P_PACKED_XT, P_D_INPUT,
        P_PACKED_LT, P_COLLECTED, P_D_MEANS };
 
 typedef struct {
@@ -210,6 +214,7 @@ typedef struct {
   real *out[MAX_ROWS];
   const real *mask[MAX_ROWS]; /* [units], or null */
   int segments, add;
+  long width;        /* numbers in an output row; none is written past it */
   const int *slots;  /* where a segment begins in a row, in padded units */
   const real *panel; /* [vectors][segments][units][LANES] */
 } product;
@@ -242,7 +247,8 @@ INLINE void product_tile(const product *q, long units, long padded, long i0, con
         for (int l = 0; l < LANES; l++) m[l] = at + o + l < units ? mask[at + o + l] : 0;
         sum *= load(m);
       }
-      store(out + o, q->add ? load(out + o) + sum : sum);
+      if (at + o + LANES <= q->width) store(out + o, q->add ? load(out + o) + sum : sum);
+      else memcpy(out + o, &sum, (q->width - at - o) * sizeof(real)); /* never with add */
     }
   }
 }
@@ -487,7 +493,7 @@ static void backward_product(const job *j, const step_rows *s, long t, long from
   product q;
   for (int f = 0; f < NF; f++) {
     if (CUT[f] && !cut_steps) continue; /* cut at every step */
-    q = (product){.segments = NGH, .slots = H_GATE, .add = 1};
+    q = (product){.segments = NGH, .slots = H_GATE, .add = 1, .width = padded};
     q.panel = (const real *)j->p[P_PACKED_T] + f * padded * NGH * units;
     for (long i = 0; i < s->count; i++) {
       const long row = s->row[i];
@@ -500,71 +506,146 @@ static void backward_product(const job *j, const step_rows *s, long t, long from
   }
 }
 
-/* Weight gradients, for layers whose gradient stays in the cache: SAMPLES steps' derivatives of
- * the accumulators are hot when they are multiplied with what the layer saw. */
-#define SAMPLES MAX_ROWS
+/* d_input = d(accumulators) W */
+static void input_product(const job *j, const step_rows *s, long t, const part *w) {
+  const int64_t *n = j->n;
+  const long inputs = n[N_INPUTS], vectors = (inputs + LANES - 1) / LANES;
+  const long all = j->arrived ? n[N_THREADS] : 1, id = j->arrived ? w->id : 0;
+  product q = {.count = s->count, .segments = NGX, .slots = X_GATE, .width = inputs};
+  q.panel = j->p[P_PACKED_XT];
+  for (long i = 0; i < s->count; i++) {
+    q.in[i] = kept_row(j, t, s->row[i]);
+    q.out[i] = (real *)j->p[P_D_INPUT] + (t * n[N_BATCH] + s->row[i]) * inputs;
+    q.mask[i] = NULL;
+  }
+  run_product(&q, n[N_UNITS], n[N_PADDED], vectors * id / all, vectors * (id + 1) / all);
+}
+
+/* Weight gradients: outer products of the accumulators' derivatives with what the layer saw, over
+ * samples (a step of a row). A small layer's are taken during the sweep, some samples at a time
+ * while they are hot, each thread into panels of its own; a large layer's follow the sweep, the
+ * panels split among the threads (N_LATER). Both copy their operands into reading order first. */
+#define HOT_SAMPLES 128
+#define MOST_SAMPLES 512
+#define OUTER_UNITS(ng) ((ng) == 1 ? 4 : (ng) == 2 ? 2 : 1)
+#define OUTER_WIDE(ng) AT_LEAST_1(BUDGET / AT_LEAST_1((ng) * OUTER_UNITS(ng)))
+#define OUTER_MOST(ng) (OUTER_WIDE(ng) > 8 ? 8 : OUTER_WIDE(ng))
 
 typedef struct {
-  long count;
-  const real *d_acc[SAMPLES];
-  const real *x[SAMPLES];
-  const real *fed_back[NF + 1][SAMPLES];
-  real *masked; /* room for SAMPLES masked copies of the fed-back values, or null */
+  long count, most;
+  int begun; /* the panels hold sums already */
+  const real *d_acc[MOST_SAMPLES];
+  const real *x[MOST_SAMPLES];
+  const real *fed_back[NF + 1][MOST_SAMPLES];
+  real *masked; /* room for `most` masked copies of the fed-back values, or null */
+  real *seen;   /* room for `most` times the larger of inputs and units */
+  real *panel;  /* room for `most` times the derivatives of a tile */
 } sample_list;
 
-/* to[k][g] += sum over samples of seen[k] * d_acc[gates[g]], for `nk` values of k. */
-INLINE void outer_tile(const sample_list *s, const real *const *seen, const int nk, const int ng,
-                       const int *gates, long k0, long at, long padded, real *to) {
+/* to[u][k][g] += sum over samples of seen[k] * panel[u][g], for nk values of k, nu of u. */
+INLINE void outer_tile(const sample_list *s, const real *seen, const int nk, const int nu,
+                       const int ng, long unit_step, real *to) {
+  const int width = nu * ng;
+  const real *panel = s->panel;
   vec acc[TILE];
 #pragma GCC unroll 24
-  for (int a = 0; a < nk * ng; a++) acc[a] = load(to + a * LANES);
-  for (long i = 0; i < s->count; i++) {
-    vec d[NG];
+  for (int a = 0; a < nk * width; a++)
+    acc[a] = s->begun ? load(to + a % width / ng * unit_step + (a / width * ng + a % ng) * LANES)
+                      : splat(0);
+  for (long i = 0; i < s->count; i++, seen += nk, panel += width * LANES) {
+    vec d[NG > 4 ? NG : 4];
 #pragma GCC unroll 24
-    for (int g = 0; g < ng; g++) d[g] = load(s->d_acc[i] + gates[g] * padded + at);
+    for (int a = 0; a < width; a++) d[a] = load(panel + a * LANES);
 #pragma GCC unroll 24
     for (int k = 0; k < nk; k++) {
-      vec v = splat(seen[i][k0 + k]);
+      vec v = splat(seen[k]);
 #pragma GCC unroll 24
-      for (int g = 0; g < ng; g++) acc[k * ng + g] += v * d[g];
+      for (int a = 0; a < width; a++) acc[k * width + a] += v * d[a];
     }
   }
 #pragma GCC unroll 24
-  for (int a = 0; a < nk * ng; a++) store(to + a * LANES, acc[a]);
+  for (int a = 0; a < nk * width; a++)
+    store(to + a % width / ng * unit_step + (a / width * ng + a % ng) * LANES, acc[a]);
 }
 
-#define OUTER_MOST(ng) AT_LEAST_1(BUDGET / ((ng) > 0 ? (ng) : 1) > 8 ? 8 : BUDGET / ((ng) > 0 ? (ng) : 1))
+/* Columns k to k + width of the samples' rows, [samples][width]. */
+INLINE void copy_seen(const real *const *rows, long samples, long k, const int width, real *to) {
+  for (long i = 0; i < samples; i++, to += width) memcpy(to, rows[i] + k, width * sizeof(real));
+}
 
-/* to [vectors][count][ng][LANES] += what the samples contribute */
-#define DEFINE_OUTER(name, NGATES, GATES)                                                     \
-  static void name(const sample_list *s, const real *const *seen, long count, long padded,    \
-                   long vector_step, long from, long vectors, real *to) {                     \
-    to += from * vector_step;                                                                 \
-    for (long at = from * LANES; at < vectors * LANES; at += LANES, to += vector_step)        \
-      for (long k = 0, rows; k < count; k += rows) {                                          \
-        real *here = to + k * NGATES * LANES;                                                 \
-        rows = tile_rows(count - k, OUTER_MOST(NGATES));                                      \
-        switch (rows) { EACH_ROW_COUNT(OUTER_MOST(NGATES), CALL) }                            \
-      }                                                                                       \
+/* The derivatives of nu vectors of units, [samples][nu][ng][LANES]. */
+INLINE void copy_derivatives(const sample_list *s, const int ng, const int *gates, long padded,
+                             long vector, long nu) {
+  real *to = s->panel;
+  for (long i = 0; i < s->count; i++)
+    for (long u = vector; u < vector + nu; u++)
+      for (int g = 0; g < ng; g++, to += LANES)
+        store(to, load(s->d_acc[i] + gates[g] * padded + u * LANES));
+}
+
+/* to[vectors][columns][ng][LANES] += what the samples contribute, for vectors [from, end). */
+#define DEFINE_OUTER(name, NGATES, GATES)                                                       \
+  static void name(const sample_list *s, const real *const *rows, long columns, long padded,    \
+                   long step, long from, long end, real *to) {                                  \
+    for (long k = 0, nk; k < columns; k += nk) {                                                \
+      nk = tile_rows(columns - k, OUTER_MOST(NGATES));                                          \
+      switch (nk) { EACH_ROW_COUNT(OUTER_MOST(NGATES), COPY) }                                  \
+    }                                                                                           \
+    for (long v = from, nu; v < end; v += nu) {                                                 \
+      nu = end - v >= OUTER_UNITS(NGATES) ? OUTER_UNITS(NGATES) : 1;                            \
+      copy_derivatives(s, NGATES, GATES, padded, v, nu);                                        \
+      for (long k = 0, nk; k < columns; k += nk) {                                              \
+        const real *seen = s->seen + k * s->count;                                              \
+        real *here = to + v * step + k * NGATES * LANES;                                        \
+        nk = tile_rows(columns - k, OUTER_MOST(NGATES));                                        \
+        if (nu == OUTER_UNITS(NGATES)) switch (nk) { EACH_ROW_COUNT(OUTER_MOST(NGATES), WIDE) } \
+        else switch (nk) { EACH_ROW_COUNT(OUTER_MOST(NGATES), NARROW) }                         \
+      }                                                                                         \
+    }                                                                                           \
   }
-#define CALL(m) outer_tile(s, seen, m, NGX, X_GATE, k, at, padded, here)
+#define COPY(m) copy_seen(rows, s->count, k, m, s->seen + k * s->count)
+#define WIDE(m) outer_tile(s, seen, m, OUTER_UNITS(NGX), NGX, step, here)
+#define NARROW(m) outer_tile(s, seen, m, 1, NGX, step, here)
 DEFINE_OUTER(outer_x, NGX, X_GATE)
-#undef CALL
-#define CALL(m) outer_tile(s, seen, m, NGH, H_GATE, k, at, padded, here)
+#undef WIDE
+#undef NARROW
+#define WIDE(m) outer_tile(s, seen, m, OUTER_UNITS(NGH), NGH, step, here)
+#define NARROW(m) outer_tile(s, seen, m, 1, NGH, step, here)
 DEFINE_OUTER(outer_h, NGH, H_GATE)
-#undef CALL
+#undef WIDE
+#undef NARROW
+#undef COPY
+
+static sample_list new_samples(const job *j, long most) {
+  const int64_t *n = j->n;
+  const long widest = n[N_INPUTS] > n[N_UNITS] ? n[N_INPUTS] : n[N_UNITS];
+  const long padded = n[N_PADDED], derivatives = (NG > 4 ? NG : 4) * LANES;
+  sample_list s = {.most = most};
+  if (!j->p[P_D_WX]) return s;
+  s.seen = malloc(most * widest * sizeof(real));
+  s.panel = aligned_alloc(VECTOR_BYTES, most * derivatives * sizeof(real));
+  if (j->p[P_MASK]) s.masked = malloc(most * NF * padded * sizeof(real));
+  return s;
+}
+
+static void free_samples(sample_list *s) {
+  free(s->masked);
+  free(s->seen);
+  free(s->panel);
+}
 
 static void flush_samples(const job *j, sample_list *s, const part *w) {
   const int64_t *n = j->n;
   const long padded = n[N_PADDED], units = n[N_UNITS], inputs = n[N_INPUTS];
   const long x_step = inputs * NGX * LANES, h_step = NF * units * NGH * LANES;
-  const long set = j->arrived ? 0 : w->id * (padded / LANES); /* split: one set, own vectors */
-  if (s->count == 0) return;
-  outer_x(s, s->x, inputs, padded, x_step, w->from, w->to, (real *)j->p[P_D_X] + set * x_step);
-  real *d_h = (real *)j->p[P_D_H] + set * h_step;
+  const long set = j->arrived || n[N_LATER] ? 0 : w->id * (padded / LANES);
+  if (!j->p[P_D_WX]) return;
+  outer_x(s, s->x, inputs, padded, x_step, w->from, w->to, (real *)j->p[P_D_WX] + set * x_step);
+  real *d_h = (real *)j->p[P_D_WH] + set * h_step;
   for (int f = 0; f < NF; f++)
     outer_h(s, s->fed_back[f], units, padded, h_step, w->from, w->to,
             d_h + f * units * NGH * LANES);
+  s->begun = 1;
   s->count = 0;
 }
 
@@ -573,8 +654,8 @@ static void add_samples(const job *j, const step_rows *rows, long t, sample_list
   const int64_t *n = j->n;
   const long padded = n[N_PADDED], units = n[N_UNITS];
   const real *mask = j->p[P_MASK];
-  if (s->count + rows->count > SAMPLES) flush_samples(j, s, w);
   for (long i = 0; i < rows->count; i++) {
+    if (s->count == s->most) flush_samples(j, s, w);
     const long k = s->count++, row = rows->row[i];
     s->d_acc[k] = kept_row(j, t, row);
     s->x[k] = rows->x[i];
@@ -613,8 +694,9 @@ static void backward_sequence(const job *j, part *w, long begin, long end, sampl
 #endif
     meet(j, w); /* the product takes every unit's derivative; its result is this thread's own */
     if (!s.count) continue;
-    if (j->p[P_D_X]) add_samples(j, &s, t, samples, w);
+    if (j->p[P_D_WX] && !n[N_LATER]) add_samples(j, &s, t, samples, w);
     backward_product(j, &s, t, w->from, w->to);
+    if (j->p[P_D_INPUT]) input_product(j, &s, t, w);
     for (long i = 0; i < s.count; i++)
       if (s.fresh[i]) /* nothing flows past a reset */
         for (int q = 0; q < NS; q++)
@@ -625,15 +707,33 @@ static void backward_sequence(const job *j, part *w, long begin, long end, sampl
 static void backward_task(void *context, long id) {
   const job *j = context;
   part w = share(j, id);
-  sample_list samples = {.count = 0, .masked = masked_rows(j)};
+  sample_list samples = new_samples(j, HOT_SAMPLES);
   for (long row = w.begin; row < w.end; row += MAX_ROWS)
     backward_sequence(j, &w, row, row + MAX_ROWS < w.end ? row + MAX_ROWS : w.end, &samples);
-  if (j->p[P_D_X]) flush_samples(j, &samples, &w);
-  free(samples.masked);
+  flush_samples(j, &samples, &w);
+  free_samples(&samples);
+}
+
+static void weights_task(void *context, long id) {
+  const job *j = context;
+  const int64_t *n = j->n;
+  const long vectors = n[N_PADDED] / LANES, batch = n[N_BATCH];
+  const part w = {id, 0, batch, vectors * id / n[N_THREADS], vectors * (id + 1) / n[N_THREADS], 0};
+  sample_list samples = new_samples(j, MOST_SAMPLES);
+  step_rows s;
+  for (long t = 0; t < n[N_STEPS]; t++)
+    for (long row = 0; row < batch; row += MAX_ROWS) {
+      find_rows(j, t, row, row + MAX_ROWS < batch ? row + MAX_ROWS : batch, &s, NULL);
+      add_samples(j, &s, t, &samples, &w);
+    }
+  flush_samples(j, &samples, &w);
+  free_samples(&samples);
 }
 
 void gw_backward(const int64_t *n, void *const *p, parallel_fn parallel) {
   launch(backward_task, n, p, parallel);
+  job j = {n, p, NULL};
+  if (p[P_D_WX] && n[N_LATER]) parallel(weights_task, &j, n[N_THREADS], 0);
 }
 #endif
 
@@ -642,7 +742,7 @@ void gw_backward(const int64_t *n, void *const *p, parallel_fn parallel) {
 /* From torch's layout (gates stacked: [gates*H, columns]) to panels. Arguments by position. */
 enum { K_THREADS, K_INPUTS, K_UNITS, K_PADDED };
 enum { W_IH, W_HH, B_IH, B_HH, W_PACKED_X, W_PACKED_H, W_PACKED_T, W_BIAS, W_PACKED_L,
-       W_PACKED_LT };
+       W_PACKED_LT, W_PACKED_XT };
 
 static void pack_panel(const real *w, long columns, long units, long at, const int *accs,
                        int count, real *to) {
@@ -657,6 +757,16 @@ static void pack_panel(const real *w, long columns, long units, long at, const i
           for (long k = k0; k < k1; k++) to[(k * count + g) * LANES + l] = 0;
         }
       }
+    }
+}
+
+/* LANES columns of each gate's rows, [count][units][LANES]. */
+static void pack_transposed(const real *w, long row, long columns, long at, long units,
+                            const int *accs, int count, real *to) {
+  for (int g = 0; g < count; g++)
+    for (long k = 0; k < units; k++, to += LANES) {
+      const real *from = w + (GATE_OF[accs[g]] * units + k) * row + at;
+      for (int l = 0; l < LANES; l++) to[l] = at + l < columns ? from[l] : 0;
     }
 }
 
@@ -692,16 +802,16 @@ static void pack_task(void *context, long id) {
         }
     }
 #endif
-    if (!p[W_PACKED_T]) continue;
-    for (int f = 0; f < NF; f++)
-      for (int g = 0; g < NGH; g++) {
-        real *to = (real *)p[W_PACKED_T] + ((f * vectors + v) * NGH + g) * units * LANES;
-        for (long k = 0; k < units; k++) {
-          const real *from = w_hh + (GATE_OF[H_GATE[g]] * units + k) * fed + f * units + at;
-          for (int l = 0; l < LANES; l++) to[k * LANES + l] = at + l < units ? from[l] : 0;
-        }
-      }
+    if (p[W_PACKED_T])
+      for (int f = 0; f < NF; f++)
+        pack_transposed(w_hh + f * units, fed, units, at, units, H_GATE, NGH,
+                        (real *)p[W_PACKED_T] + (f * vectors + v) * NGH * units * LANES);
   }
+  if (!p[W_PACKED_XT]) return;
+  const long wide = (inputs + LANES - 1) / LANES;
+  for (long v = wide * id / n[K_THREADS]; v < wide * (id + 1) / n[K_THREADS]; v++)
+    pack_transposed(p[W_IH], inputs, inputs, v * LANES, units, X_GATE, NGX,
+                    (real *)p[W_PACKED_XT] + v * NGX * units * LANES);
 }
 
 void gw_pack(const int64_t *n, void *const *p, parallel_fn parallel) {
@@ -717,13 +827,16 @@ enum { G_X, G_H, G_W_IH, G_W_HH };
 static void unpack_panel(const real *from, long set_step, long sets, long columns, long units,
                          long at, const int *accs, int count, real *w) {
   for (int g = 0; g < count; g++)
-    for (int l = 0; l < LANES && at + l < units; l++) {
-      real *to = w + (GATE_OF[accs[g]] * units + at + l) * columns;
-      for (long k = 0; k < columns; k++) {
-        const real *here = from + (k * count + g) * LANES + l;
-        real sum = here[0];
-        for (long s = 1; s < sets; s++) sum += here[s * set_step];
-        to[k] = sum;
+    for (long k0 = 0; k0 < columns; k0 += 16) { /* as in pack_panel */
+      const long k1 = k0 + 16 < columns ? k0 + 16 : columns;
+      for (int l = 0; l < LANES && at + l < units; l++) {
+        real *to = w + (GATE_OF[accs[g]] * units + at + l) * columns;
+        for (long k = k0; k < k1; k++) {
+          const real *here = from + (k * count + g) * LANES + l;
+          real sum = here[0];
+          for (long s = 1; s < sets; s++) sum += here[s * set_step];
+          to[k] = sum;
+        }
       }
     }
 }

@@ -62,7 +62,7 @@ static void forward_phases(const job *j, const step_rows *s, long t) {
   for (int phase = 0; phase < PHASES; phase++) {
     for (int q = 0; q < NLATE; q++) {
       if (LATE_LEVEL[q] != phase) continue;
-      product late = {.segments = 1, .slots = first, .count = s->count};
+      product late = {.segments = 1, .slots = first, .count = s->count, .width = padded};
       late.panel = (const real *)j->p[P_PACKED_L] + q * padded * units;
       for (long i = 0; i < s->count; i++) {
         late.in[i] = kept_row(j, t, s->row[i]) + (NG + NLATE + q) * padded;
@@ -92,7 +92,7 @@ static void backward_phases(const job *j, const step_rows *s, long t, real *d_bi
     }
     for (int q = 0; q < NLATE; q++) {
       if (LATE_LEVEL[q] != phase) continue;
-      product late = {.segments = 1, .slots = first, .count = s->count};
+      product late = {.segments = 1, .slots = first, .count = s->count, .width = padded};
       late.panel = (const real *)j->p[P_PACKED_LT] + q * padded * units;
       for (long i = 0; i < s->count; i++) {
         real *collected = (real *)j->p[P_COLLECTED] + s->row[i] * NCOLLECTED * padded;
