@@ -1,0 +1,50 @@
+"""Recall of values by their keys."""
+
+from __future__ import annotations
+
+import torch
+
+from gatewise.executors.lanes import Sequences
+from gatewise.tasks.drawn import UNASKED, Drawn, below, check_range
+
+KEYS = VALUES = 32
+
+
+def associative_recall(length: int, shortest: int = 1) -> Drawn:
+    """Pairs of a key and a value, then the keys again in another order: what was the value?
+
+    The number of pairs is uniform in `shortest` … `length`; keys differ, values are free. Symbols:
+    32 keys, then 32 values; outputs are the values.
+
+    Source: Arora et al., Zoology: measuring and improving recall in efficient language models, 2023
+    (multi-query associative recall).
+
+    Raises:
+        ValueError: not 1 <= shortest <= length <= 32, the number of keys.
+    """
+    check_range(length, shortest)
+    if length > KEYS:
+        raise ValueError(f"length must be at most {KEYS}, the number of keys, got {length}")
+
+    def make(u: torch.Tensor) -> Sequences:
+        pairs = shortest + below(u[:, :1], length - shortest + 1)  # [B, 1]
+        parts = u[:, 1:].split([KEYS, length, length], 1)
+        keys = parts[0].argsort(1)[:, :length]
+        values = below(parts[1], VALUES)
+        place = torch.arange(length)
+        queried = torch.where(place < pairs, parts[2], 2.0).argsort(1)  # the unused come last
+        shown = torch.stack([keys, KEYS + values], -1).flatten(1)
+        asked = keys.gather(1, queried)
+        time = torch.arange(3 * length)
+        ask = (time - 2 * pairs).clamp(0, length - 1)
+        ends, first = time < 3 * pairs, time < 2 * pairs
+        padded = torch.cat([shown, shown[:, :length]], 1)  # as long as the whole; masked away
+        x = torch.where(first, padded, torch.where(ends, asked.gather(1, ask), 0))
+        answer = values.gather(1, queried).gather(1, ask)
+        target = torch.where(ends & ~first, answer, UNASKED)
+        lengths = 3 * pairs[:, 0]
+        longest = int(lengths.max()) if len(u) else 0
+        return Sequences(x.T[:longest].contiguous(), lengths, target.T[:longest].contiguous())
+
+    name, numbers = f"associative recall {length}", 1 + KEYS + 2 * length
+    return Drawn(name, make, numbers, KEYS + VALUES, VALUES, symbols=True, target_symbols=True)
