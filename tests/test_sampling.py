@@ -111,7 +111,7 @@ def test_a_long_prompt_is_read_in_pieces_with_the_same_result(
 ) -> None:
     prompt = torch.randint(7, (50,))
     whole = list(model.sample(prompt, 20, seed=3))
-    monkeypatch.setattr("gatewise.models.language_model._PROMPT_CHUNK", 7)
+    monkeypatch.setattr("gatewise.models.token_model._PROMPT_CHUNK", 7)
     assert list(model.sample(prompt, 20, seed=3)) == whole
 
 

@@ -5,8 +5,7 @@ T = steps, B = batch, V = vocabulary, E = embedding, H = hidden units, L = layer
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
@@ -15,10 +14,9 @@ from torch import nn
 
 from gatewise.equations.cell import Cell
 from gatewise.layers import Recurrent
-from gatewise.models.sampling import Sampling
 from gatewise.models.stepper import TokenStepper
+from gatewise.models.token_model import TokenModel
 
-_PROMPT_CHUNK = 1024  # a prompt of any length is read in pieces: memory stays constant
 _LARGEST = {
     "vocabulary_size": 1 << 24,
     "embedding_size": 1 << 20,
@@ -74,7 +72,7 @@ class LanguageModelConfig:
         return cls(**data)
 
 
-class LanguageModel(nn.Module):
+class LanguageModel(TokenModel):
     """Predicts the next token at every step, with a state that the caller carries.
 
     logits_t = V · dropout(layers(dropout(embedding(x_t)))) + b
@@ -124,73 +122,13 @@ class LanguageModel(nn.Module):
             nn.init.normal_(self.embedding.weight, std=config.embedding_size**-0.5)
         nn.init.zeros_(self.head.bias)
 
-    def forward(self, tokens: torch.Tensor, state: Any = None) -> tuple[torch.Tensor, Any]:
-        """Logits [T, B, V] and the state after the last step, from tokens [T, B] int64."""
+    def hidden(self, tokens: torch.Tensor, state: Any = None) -> tuple[torch.Tensor, Any]:
         x = self.dropout(self.embedding(tokens))  # [T, B, E]
-        output, state = self.recurrent(x, state)  # [T, B, H]
-        return self.head(self.dropout(output)), state
+        return self.recurrent(x, state)  # [T, B, H]
 
     def stream(self, batch: int = 1, threads: int = 1) -> TokenStepper:
         """The model one token at a time: `logits = stepper(token)`; see `TokenStepper`."""
         return TokenStepper(self.embedding, self.recurrent, self.head, batch, threads)
-
-    def sample(
-        self,
-        prompt: Sequence[int] | torch.Tensor,
-        length: int | None = None,
-        sampling: Sampling | None = None,
-        seed: int | None = None,
-        forbidden: Sequence[int] = (),
-    ) -> Iterator[int]:
-        """Tokens that continue `prompt`, one by one, endlessly where `length` is None.
-
-        Keeps the state and nothing else: memory does not grow. The same seed draws the same
-        tokens. `forbidden` tokens are never drawn. The module must be in evaluation mode.
-        """
-        if len(prompt) == 0:
-            raise ValueError("prompt must have at least one token")
-        if length is not None and length < 0:
-            raise ValueError(f"length must not be negative, got {length}")
-        if seed is not None and not -(1 << 63) <= seed < 1 << 63:
-            raise ValueError(f"seed must be between -2^63 and 2^63, got {seed}")
-        if self.training:
-            raise RuntimeError("sample needs the model in evaluation mode: call model.eval()")
-        tokens = torch.as_tensor(prompt, dtype=torch.int64)
-        generator = torch.Generator()
-        generator.manual_seed(seed) if seed is not None else generator.seed()
-        never = torch.tensor(list(forbidden), dtype=torch.int64)
-        return self._sample(tokens, length, sampling or Sampling(), generator, never)
-
-    def _sample(
-        self,
-        prompt: torch.Tensor,
-        length: int | None,
-        sampling: Sampling,
-        generator: torch.Generator,
-        never: torch.Tensor,
-    ) -> Iterator[int]:
-        with torch.inference_mode():  # entered per token: the caller's code runs outside
-            stepper = self.stream()
-            logits = self._read(prompt, stepper)
-        for drawn in itertools.count():
-            if drawn == length:
-                return
-            with torch.inference_mode():
-                scores = logits.float().cpu()
-                scores[never] = float("-inf")
-                token = sampling.draw(scores, generator)
-            yield token
-            logits = stepper(token)
-
-    def _read(self, prompt: torch.Tensor, stepper: TokenStepper) -> torch.Tensor:
-        """The logits [V] after the prompt; leaves the state in `stepper`."""
-        output = state = None
-        for piece in prompt.split(_PROMPT_CHUNK):
-            x = self.embedding(piece.to(self.head.weight.device).unsqueeze(1))
-            output, state = self.recurrent(x, state)
-        assert output is not None
-        stepper.state = state
-        return self.head(output[-1, 0])
 
     @torch.no_grad()
     def activity(self, tokens: torch.Tensor, names: Sequence[str]) -> dict[str, torch.Tensor]:

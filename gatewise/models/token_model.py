@@ -1,0 +1,106 @@
+"""What every language model does with its tokens, whatever runs over time in it.
+
+T = steps, B = batch, V = vocabulary, H = hidden units.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+from typing import Any, Protocol
+
+import torch
+from torch import nn
+
+from gatewise.models.sampling import Sampling
+
+_PROMPT_CHUNK = 1024  # a prompt of any length is read in pieces: memory stays constant
+
+
+class TokenStream(Protocol):
+    """A language model that is fed one token after another and remembers its state."""
+
+    state: Any
+
+    def __call__(self, token: int) -> torch.Tensor: ...
+
+
+class TokenModel(nn.Module):
+    """Predicts the next token at every step, with a state that the caller carries.
+
+    logits_t = V · dropout(hidden_t) + b, where `hidden` is the subclass's.
+    """
+
+    head: nn.Linear
+    dropout: nn.Dropout
+
+    def hidden(self, tokens: torch.Tensor, state: Any = None) -> tuple[torch.Tensor, Any]:
+        """What the head reads [T, B, H], and the state after the last step."""
+        raise NotImplementedError
+
+    def stream(self, batch: int = 1) -> TokenStream:
+        """The model one token at a time: `logits = stepper(token)`."""
+        raise NotImplementedError
+
+    def forward(self, tokens: torch.Tensor, state: Any = None) -> tuple[torch.Tensor, Any]:
+        """Logits [T, B, V] and the state after the last step, from tokens [T, B] int64."""
+        output, state = self.hidden(tokens, state)
+        return self.head(self.dropout(output)), state
+
+    def sample(
+        self,
+        prompt: Sequence[int] | torch.Tensor,
+        length: int | None = None,
+        sampling: Sampling | None = None,
+        seed: int | None = None,
+        forbidden: Sequence[int] = (),
+    ) -> Iterator[int]:
+        """Tokens that continue `prompt`, one by one, endlessly where `length` is None.
+
+        Keeps the state and nothing else: memory does not grow with a state that does not. The
+        same seed draws the same tokens. `forbidden` tokens are never drawn. The module must be
+        in evaluation mode.
+        """
+        if len(prompt) == 0:
+            raise ValueError("prompt must have at least one token")
+        if length is not None and length < 0:
+            raise ValueError(f"length must not be negative, got {length}")
+        if seed is not None and not -(1 << 63) <= seed < 1 << 63:
+            raise ValueError(f"seed must be between -2^63 and 2^63, got {seed}")
+        if self.training:
+            raise RuntimeError("sample needs the model in evaluation mode: call model.eval()")
+        tokens = torch.as_tensor(prompt, dtype=torch.int64)
+        generator = torch.Generator()
+        generator.manual_seed(seed) if seed is not None else generator.seed()
+        never = torch.tensor(list(forbidden), dtype=torch.int64)
+        return self._sample(tokens, length, sampling or Sampling(), generator, never)
+
+    def _sample(
+        self,
+        prompt: torch.Tensor,
+        length: int | None,
+        sampling: Sampling,
+        generator: torch.Generator,
+        never: torch.Tensor,
+    ) -> Iterator[int]:
+        with torch.inference_mode():  # entered per token: the caller's code runs outside
+            stepper = self.stream()
+            logits = self._read(prompt, stepper)
+        for drawn in itertools.count():
+            if drawn == length:
+                return
+            with torch.inference_mode():
+                scores = logits.float().cpu()
+                scores[never] = float("-inf")
+                token = sampling.draw(scores, generator)
+            yield token
+            logits = stepper(token)
+
+    def _read(self, prompt: torch.Tensor, stepper: TokenStream) -> torch.Tensor:
+        """The logits [V] after the prompt; leaves the state in `stepper`."""
+        output = state = None
+        for piece in prompt.split(_PROMPT_CHUNK):
+            output, state = self.hidden(piece.to(self.head.weight.device).unsqueeze(1), state)
+        assert output is not None
+        stepper.state = state
+        return self.head(output[-1, 0])
