@@ -10,6 +10,7 @@ from gatewise.models.task import Task
 
 KINDS = {
     "lm": "gatewise.models.language_task:LanguageTask",
+    "forecast": "gatewise.models.forecast_task:ForecastTask",
 }
 
 
