@@ -191,17 +191,23 @@ static void find_rows(const job *j, long t, long begin, long end, step_rows *s, 
 }
 
 /* Calls CALL(rows) with `rows` a constant, so that its accumulators live in registers. Few
- * sizes, because each is compiled on its own: `most` for the bulk, then what is left. */
-#define EACH_ROW_COUNT(most, CALL)                     \
-  case (most) == 1 || (most) == 2 || (most) == 4 ? -1 : (most): CALL(most); break; \
-  case 1: CALL(1); break;                              \
-  case 2: if ((most) >= 2) CALL(2); break;             \
-  case 4: if ((most) >= 4) CALL(4); break;             \
+ * sizes, because each is compiled on its own. */
+#define ONCE(n, other) ((n) == 1 || (n) == 2 || (n) == 4 || (n) < 1 ? (other) : (n))
+#define EACH_ROW_COUNT(most, CALL)                       \
+  case ONCE(most, -1): CALL(most); break;                \
+  case ONCE((most) - 1, -2): CALL(AT_LEAST_1((most) - 1)); break; \
+  case 1: CALL(1); break;                                \
+  case 2: if ((most) >= 2) CALL(2); break;               \
+  case 4: if ((most) >= 4) CALL(4); break;               \
   default: __builtin_trap(); /* tile_rows() gives no other */
 
-/* How many of `left` rows the next tile takes. */
+/* How many of `left` rows the next tile takes: tiles of nearly equal size, because a small one
+ * waits for its operands. */
 INLINE long tile_rows(long left, long most) {
-  return left >= most ? most : left >= 4 ? 4 : left >= 2 ? 2 : 1;
+  const long tiles = (left + most - 1) / most, missing = tiles * most - left;
+  if (missing == 0) return most;
+  if (missing <= tiles && most > 1) return most - 1;
+  return left >= 4 && most >= 4 ? 4 : left >= 2 && most >= 2 ? 2 : 1;
 }
 
 #if TRAINING || PHASES
