@@ -22,7 +22,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import gatewise as gw
-from gatewise.executors.cpu import buffers, gradient, kernel, toolchain
+from gatewise.executors.cpu import buffers, gradient, kernel, packing, toolchain
 from gatewise.layers import Recurrent
 
 H = 16  # whole vectors: nothing is padded
@@ -129,7 +129,7 @@ def recorded(monkeypatch: pytest.MonkeyPatch) -> dict[str, tuple[list[int], list
     """From now on: kernel function -> its numbers and the sizes of its buffers, last call."""
     sizes: dict[int, int | None] = {0: None}
     found: dict[str, tuple[list[int], list[int | None]]] = {}
-    pointer, invoke = buffers.pointer, buffers.invoke
+    pointer, invoke = kernel.pointer, kernel.invoke
 
     def point(t: torch.Tensor | None) -> int:
         at = pointer(t)
@@ -141,7 +141,7 @@ def recorded(monkeypatch: pytest.MonkeyPatch) -> dict[str, tuple[list[int], list
         found[function.__name__] = (list(numbers), [sizes[p] if p else None for p in pointers])
         invoke(function, numbers, pointers)
 
-    for module in (buffers, gradient):
+    for module in (buffers, gradient, packing):
         monkeypatch.setattr(module, "pointer", point)
         monkeypatch.setattr(module, "invoke", call)
     return found

@@ -6,17 +6,17 @@ F = fed-back states, A = accumulators (gates, a split gate counting twice).
 
 from __future__ import annotations
 
-import ctypes
 import functools
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch.nn.functional import pad
 
 from gatewise.equations.layout import Weights
 from gatewise.executors import reference
-from gatewise.executors.cpu.kernel import Kernel, parallel
+from gatewise.executors.cpu.kernel import Kernel, invoke, pointer
+from gatewise.executors.cpu.packing import Packed, packed_weights
 from gatewise.executors.request import Request
 
 # Below this many multiplications a second thread costs more than it brings (some 40 µs).
@@ -61,57 +61,6 @@ def padded_rows(t: torch.Tensor, padded: int) -> torch.Tensor:
     return t.contiguous()
 
 
-def pointer(t: torch.Tensor | None) -> int:
-    """The address of a tensor's first number; 0 (null in C) for None."""
-    return 0 if t is None else t.data_ptr()
-
-
-def invoke(function: Any, numbers: list[int], pointers: list[int]) -> None:
-    """Call a C function with its argument lists and the thread pool."""
-    n = (ctypes.c_int64 * len(numbers))(*numbers)
-    p = (ctypes.c_void_p * len(pointers))(*pointers)
-    function(n, p, parallel())
-
-
-class Packed(NamedTuple):
-    """Weights as the kernel reads them; see the head of kernel.c."""
-
-    x: torch.Tensor
-    h: torch.Tensor
-    bias: torch.Tensor
-    transposed: torch.Tensor | None  # for backward
-    late: torch.Tensor | None
-    late_transposed: torch.Tensor | None
-    x_transposed: torch.Tensor | None  # for the gradient of the input
-
-
-def pack(
-    made: Kernel, w: Weights, padded: int, threads: int, training: bool, learns_x: bool = False
-) -> Packed:
-    """Copy the weights into the kernel's order."""
-    hidden = w.weight_ih.shape[0] // made.gates
-    inputs, fed = w.weight_ih.shape[1], w.weight_hh.shape[1]
-    from_x = sum(a.from_input for a in made.accumulators)
-    from_h = sum(a.from_feedback for a in made.accumulators)
-    new = functools.partial(torch.empty, dtype=w.weight_ih.dtype)
-    late = [new(len(made.late) * padded * hidden) if made.late else None for _ in range(2)]
-    packed = Packed(
-        new(padded * inputs * from_x),
-        new(padded * fed * from_h),
-        new(len(made.accumulators), padded),
-        new(fed * padded * from_h) if training else None,  # F*P*H numbers per gate
-        *late,
-        new(-(-inputs // made.lanes) * made.lanes * hidden * from_x) if learns_x else None,
-    )
-    raw = [
-        None if t is None else t.detach().contiguous()
-        for t in (w.weight_ih, w.weight_hh, w.bias_ih, w.bias_hh)
-    ]
-    to = (packed.x, packed.h, packed.transposed, packed.bias, *late, packed.x_transposed)
-    invoke(made.pack, [threads, inputs, hidden, padded], [pointer(t) for t in (*raw, *to)])
-    return packed
-
-
 def _share(products: int, steps: int, batch: int, vectors: int) -> tuple[int, bool]:
     """How many threads, and whether they split the units (few rows) or the rows."""
     threads = torch.get_num_threads()
@@ -139,7 +88,7 @@ def _prepare(request: Request, made: Kernel) -> Call:
     new = functools.partial(
         torch.zeros if request.lengths is not None else torch.empty, dtype=x.dtype
     )
-    packed = pack(made, w, padded, threads, training, training and request.x.requires_grad)
+    packed = packed_weights(made, w, padded, threads, training and request.x.requires_grad)
     states = [new(*((steps,) if history else ()), batch, padded) for history in made.history]
     first = [padded_rows(request.state[s], padded) for s in trace.states]
     last = [torch.empty(batch, padded, dtype=x.dtype) for _ in trace.states]

@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 import torch
 
 from gatewise.executors import reference
-from gatewise.executors.cpu.buffers import Call, forward, invoke, padded_rows, pointer
-from gatewise.executors.cpu.kernel import Kernel
+from gatewise.executors.cpu.buffers import Call, forward, padded_rows
+from gatewise.executors.cpu.kernel import Kernel, invoke, pointer
 from gatewise.executors.request import Request
 from gatewise.executors.rerun import gradient, with_inputs
 

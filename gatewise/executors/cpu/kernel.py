@@ -47,10 +47,12 @@ class Kernel:
 
 @functools.cache
 def runtime() -> ctypes.CDLL:
-    """The thread pool (runtime.c), one for the process."""
+    """What every kernel shares (runtime.c), one for the process."""
     lib = toolchain.library("runtime " + c_text("runtime.c"), lambda: c_text("runtime.c"))
     lib.gw_chain.argtypes = [ctypes.c_long, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p]
     lib.gw_chain.restype = None
+    lib.gw_fingerprint.argtypes = [ctypes.c_long, ctypes.c_void_p, ctypes.c_void_p]
+    lib.gw_fingerprint.restype = ctypes.c_uint64
     team = _torch_openmp()
     if team is not None:
         names = ("GOMP_parallel", "omp_get_thread_num", "omp_get_num_threads")
@@ -81,6 +83,18 @@ def _torch_openmp() -> ctypes.CDLL | None:
 def parallel() -> ctypes.c_void_p:
     """The address of the pool's entry, which every kernel takes."""
     return ctypes.cast(runtime().gw_parallel, ctypes.c_void_p)
+
+
+def pointer(t: torch.Tensor | None) -> int:
+    """The address of a tensor's first number; 0 (null in C) for None."""
+    return 0 if t is None else t.data_ptr()
+
+
+def invoke(function: Any, numbers: list[int], pointers: list[int]) -> None:
+    """Call a C function with its argument lists and the thread pool."""
+    n = (ctypes.c_int64 * len(numbers))(*numbers)
+    p = (ctypes.c_void_p * len(pointers))(*pointers)
+    function(n, p, parallel())
 
 
 _kernels: dict[tuple[object, ...], Kernel | str] = {}

@@ -19,8 +19,9 @@ import torch
 from gatewise.equations.cell import Cell
 from gatewise.equations.layout import Weights
 from gatewise.equations.trace import Trace, trace
-from gatewise.executors.cpu.buffers import pack, padded_units, per_unit
+from gatewise.executors.cpu.buffers import padded_units, per_unit
 from gatewise.executors.cpu.kernel import Kernel, kernel, parallel, runtime
+from gatewise.executors.cpu.packing import pack
 
 
 class Linear(Cell):
@@ -95,7 +96,7 @@ class CompiledStack:
     def load(self, layers: Sequence[tuple[Trace, Weights]]) -> None:
         """Pack the weights (again, after they changed)."""
         for layer, (_, weights) in zip(self._layers, layers, strict=True):
-            packed = pack(layer.kernel, weights, layer.padded, 1, training=False)
+            packed = pack(layer.kernel, weights, layer.padded, 1)
             own = per_unit(weights, layer.padded)
             layer.weights = [packed.x, packed.h, packed.bias, own, packed.late]
         self._bind()

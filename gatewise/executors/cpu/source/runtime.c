@@ -10,6 +10,7 @@
 #include <sched.h>
 #include <stdatomic.h>
 #include <stdint.h>
+#include <string.h>
 #include <unistd.h>
 
 #define MOST_WORKERS 255
@@ -151,4 +152,37 @@ typedef void (*kernel_fn)(const int64_t *, void *const *, int (*)(task_fn, void 
 void gw_chain(long count, const kernel_fn *kernels, const int64_t *const *numbers,
               void *const *const *pointers) {
   for (long k = 0; k < count; k++) kernels[k](numbers[k], pointers[k], gw_parallel);
+}
+
+/* ---- have the weights changed? ------------------------------------------------------- */
+
+typedef uint32_t words __attribute__((vector_size(64)));
+
+/* Every word goes through its lane by steps that can be undone, so that a single change always
+ * shows; the shift carries high bits down, so that changes of signs do not cancel. */
+static words stir(words sum, words w) {
+  sum = (sum ^ w) * 0x9e3779b1u;
+  return sum ^ sum >> 15;
+}
+
+uint64_t gw_fingerprint(long count, const void *const *at, const int64_t *bytes) {
+  words lanes[4] = {{1}, {2}, {3}, {4}};
+  for (long k = 0; k < count; k++) {
+    const char *from = at[k], *end = from + bytes[k];
+    words w[4];
+    for (; end - from >= (long)sizeof w; from += sizeof w) {
+      memcpy(w, from, sizeof w);
+      for (int i = 0; i < 4; i++) lanes[i] = stir(lanes[i], w[i]);
+    }
+    memset(w, 0, sizeof w);
+    memcpy(w, from, end - from);
+    for (int i = 0; i < 4; i++) lanes[i] = stir(lanes[i], w[i] + (uint32_t)bytes[k]);
+  }
+  uint64_t sum = 0;
+  for (int i = 0; i < 4; i++)
+    for (int l = 0; l < 16; l++) {
+      sum = (sum ^ lanes[i][l]) * 0x9e3779b97f4a7c15u;
+      sum ^= sum >> 32;
+    }
+  return sum;
 }
