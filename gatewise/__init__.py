@@ -24,7 +24,16 @@ if TYPE_CHECKING:
         tanh,
     )
     from gatewise.executors.choose import SlowPathError
-    from gatewise.layers import GRU, LSTM, RNN, Recurrent, ShapeError, explain
+    from gatewise.layers import (
+        GRU,
+        LSTM,
+        RNN,
+        Recurrent,
+        ShapeError,
+        explain,
+        replica,
+        replicate,
+    )
     from gatewise.layers import initialise as init
     from gatewise.learning import OnlineLearner
 
@@ -50,6 +59,8 @@ __all__ = [
     "mean",
     "normalise",
     "relu",
+    "replica",
+    "replicate",
     "sigmoid",
     "silu",
     "softplus",
@@ -65,7 +76,7 @@ _HOMES = {
     "equations.functions": "constant exp hard_sigmoid hard_tanh identity log mean normalise relu "
     "sigmoid silu softplus sqrt tanh",
     "executors.choose": "SlowPathError",
-    "layers": "GRU LSTM RNN Recurrent ShapeError explain",
+    "layers": "GRU LSTM RNN Recurrent ShapeError explain replica replicate",
     "learning": "OnlineLearner",
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names.split()}

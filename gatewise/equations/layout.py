@@ -97,32 +97,34 @@ class Layout:
         return slice(start, start + self.gate_rows(gate))
 
     def weights(self, tensors: dict[str, torch.Tensor]) -> Weights:
-        """The executor's view of the compact parameters `tensors`."""
+        """The executor's view of the compact parameters `tensors`.
+
+        Dimensions in front of their shapes, as replicas have, stay in front.
+        """
         single = tensors.get("bias")
         return Weights(
-            weight_ih=self._rows(tensors["weight_ih"], self.trace.gates),
-            weight_hh=self._columns(self._rows(tensors["weight_hh"], self.trace.gates)),
+            weight_ih=self._rows(tensors["weight_ih"], -2),
+            weight_hh=self._columns(self._rows(tensors["weight_hh"], -2)),
             bias_ih=self._bias(single if single is not None else tensors.get("bias_ih")),
             bias_hh=self._bias(tensors.get("bias_hh")),
             parameters={p: tensors[p] for p in self.trace.parameters},
             projection=tensors.get("weight_hr"),
         )
 
-    def _rows(self, t: torch.Tensor, gates: tuple[str, ...]) -> torch.Tensor:
-        """[compact rows, ...] -> [G*H, ...]: a shared gate's row once per unit of its block."""
-        cell = self.trace.cell
+    def _rows(self, t: torch.Tensor, dim: int) -> torch.Tensor:
+        """Compact rows -> G*H along `dim`: a shared gate's row once per unit of its block."""
+        cell, gates = self.trace.cell, self.trace.gates
         if cell.block_size == 1 or not any(g in cell.shared for g in gates):
             return t
-        parts = t.split([self.gate_rows(g) for g in gates])
-        return torch.cat(
-            [
-                p.repeat_interleave(cell.block_size, 0) if g in cell.shared else p
-                for g, p in zip(gates, parts, strict=True)
-            ]
-        )
+        parts = t.split([self.gate_rows(g) for g in gates], dim)
+        wide = [
+            p.repeat_interleave(cell.block_size, dim) if g in cell.shared else p
+            for g, p in zip(gates, parts, strict=True)
+        ]
+        return torch.cat(wide, dim)
 
     def _columns(self, t: torch.Tensor) -> torch.Tensor:
-        """[G*H, compact columns] -> [G*H, F*H].
+        """[..., G*H, compact columns] -> [..., G*H, F*H].
 
         A block's shared state is the same number in each of its units; only the first unit's
         column carries the weight.
@@ -130,27 +132,28 @@ class Layout:
         cell, feedback = self.trace.cell, self.trace.feedback
         if cell.block_size == 1 or not any(s in cell.shared for s in feedback):
             return t
-        parts = t.split([self.state_size(s) for s in feedback], dim=1)
+        parts = t.split([self.state_size(s) for s in feedback], -1)
         wide = []
         for s, p in zip(feedback, parts, strict=True):
             if s in cell.shared:
                 rest = p.new_zeros(*p.shape, cell.block_size - 1)
-                p = torch.cat([p.unsqueeze(-1), rest], -1).flatten(1)
+                p = torch.cat([p.unsqueeze(-1), rest], -1).flatten(-2)
             wide.append(p)
-        return torch.cat(wide, 1)
+        return torch.cat(wide, -1)
 
     def _bias(self, t: torch.Tensor | None) -> torch.Tensor | None:
-        """[compact rows of biased gates] -> [G*H], zero where a gate has no bias."""
+        """[..., compact rows of biased gates] -> [..., G*H], zero where a gate has no bias."""
         if t is None:
             return None
         if self.biased == self.trace.gates:  # the usual case; a streamed step comes here too
-            return self._rows(t, self.trace.gates)
+            return self._rows(t, -1)
         sizes = [self.gate_rows(g) for g in self.biased]
-        parts = dict(zip(self.biased, t.split(sizes), strict=True))
-        full = torch.cat(
-            [parts[g] if g in parts else t.new_zeros(self.gate_rows(g)) for g in self.trace.gates]
-        )
-        return self._rows(full, self.trace.gates)
+        parts = dict(zip(self.biased, t.split(sizes, -1), strict=True))
+        full = [
+            parts[g] if g in parts else t.new_zeros(*t.shape[:-1], self.gate_rows(g))
+            for g in self.trace.gates
+        ]
+        return self._rows(torch.cat(full, -1), -1)
 
     def expand_state(self, state: str, t: torch.Tensor) -> torch.Tensor:
         """[..., state_size] -> [..., H]."""

@@ -40,7 +40,7 @@ def usual_length(steps: int) -> int:
 
 def note(request: Request) -> str:
     """What `checkpoint` does to the request, in words; empty where it was not asked for."""
-    length, steps = request.checkpoint, len(request.x)
+    length, steps = request.checkpoint, request.x.shape[-3]
     if not length or not wants_gradient(request):
         return ""
     if _unseen(request):
@@ -53,7 +53,9 @@ def note(request: Request) -> str:
 def applies(request: Request) -> bool:
     """Is the request to be run in chunks? Without a gradient nothing is kept anyway."""
     return (
-        0 < request.checkpoint < len(request.x) and wants_gradient(request) and not _unseen(request)
+        0 < request.checkpoint < request.x.shape[-3]
+        and wants_gradient(request)
+        and not _unseen(request)
     )
 
 
@@ -72,27 +74,38 @@ def run(request: Request, execute: Execute) -> Result:
     )
 
 
-def chunks(request: Request) -> list[slice]:
+def chunks(request: Request) -> list[range]:
     """Where the chunks lie in time, in the order in which they run."""
-    starts = range(0, len(request.x), request.checkpoint)
-    found = [slice(s, min(s + request.checkpoint, len(request.x))) for s in starts]
+    steps = request.x.shape[-3]
+    starts = range(0, steps, request.checkpoint)
+    found = [range(s, min(s + request.checkpoint, steps)) for s in starts]
     return found[::-1] if request.reverse else found
 
 
-def part(request: Request, chunk: slice) -> Request:
+def _steps(t: torch.Tensor, chunk: range) -> torch.Tensor:
+    """The steps of `chunk` in t [..., T, B, size], a view."""
+    return t.narrow(-3, chunk.start, len(chunk))
+
+
+def _mask_steps(t: torch.Tensor | None, chunk: range) -> torch.Tensor | None:
+    """The same of t [..., T, B]."""
+    return None if t is None else t.narrow(-2, chunk.start, len(chunk))
+
+
+def part(request: Request, chunk: range) -> Request:
     """The steps of `chunk`, from the states of `request`."""
     lengths, zoneout = request.lengths, request.zoneout
     if lengths is not None:
-        lengths = (lengths - chunk.start).clamp(0, chunk.stop - chunk.start)
+        lengths = (lengths - chunk.start).clamp(0, len(chunk))
     if zoneout is not None:
         zoneout = replace(zoneout, offset=zoneout.offset + chunk.start)
     return replace(
         request,
-        x=request.x[chunk],
+        x=_steps(request.x, chunk),
         lengths=lengths,
         zoneout=zoneout,
-        resets=None if request.resets is None else request.resets[chunk],
-        cut_steps=None if request.cut_steps is None else request.cut_steps[chunk],
+        resets=_mask_steps(request.resets, chunk),
+        cut_steps=_mask_steps(request.cut_steps, chunk),
         checkpoint=0,
     )
 
@@ -107,15 +120,15 @@ class _Chunks(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, request: Request, execute: Execute, *inputs: torch.Tensor | None) -> Any:
         ctx.request, ctx.execute = request, execute
-        steps, borders, whole = len(request.x), [], []
+        steps, borders, whole = request.x.shape[-3], [], []
         for chunk in chunks(request):
             found = execute(part(request, chunk))
             states = [s.clone() for s in found.state.values()]  # not views into a whole chunk
             borders.append(states)
             per_step = (found.output, *found.record.values())
-            whole = whole or [t.new_empty(steps, *t.shape[1:]) for t in per_step]
+            whole = whole or [t.new_empty(*t.shape[:-3], steps, *t.shape[-2:]) for t in per_step]
             for to, t in zip(whole, per_step, strict=True):
-                to[chunk] = t
+                _steps(to, chunk).copy_(t)
             request = replace(request, state=dict(zip(found.state, states, strict=True)))
         ctx.inputs = len(inputs)
         ctx.save_for_backward(*inputs, *(s for states in borders[:-1] for s in states))
@@ -158,21 +171,21 @@ def _sweep(
     totals: list[torch.Tensor | None] = [None] * (len(inputs) - count)
     d_states = list(grads[1 : 1 + count])
     for chunk, states in reversed(list(zip(chunks(request), starts, strict=True))):
-        leaves[0] = x.detach()[chunk].requires_grad_(needs[0])
+        leaves[0] = _steps(x.detach(), chunk).requires_grad_(needs[0])
         leaves[len(leaves) - count :] = [
             None if s is None else s.detach().requires_grad_() for s in states
         ]
         from_above = [
-            None if grads[0] is None else grads[0][chunk],
+            None if grads[0] is None else _steps(grads[0], chunk),
             *d_states,
-            *(None if g is None else g[chunk] for g in grads[1 + count :]),
+            *(None if g is None else _steps(g, chunk) for g in grads[1 + count :]),
         ]
         found = gradient(
             execute, part(request, chunk), leaves, wanted, from_above, create_graph=False
         )
         d_states = found[len(found) - count :]
         if d_x is not None and found[0] is not None:
-            d_x[chunk] = found[0]
+            _steps(d_x, chunk).copy_(found[0])
         for k, g in enumerate(found[1 : len(totals)], 1):
             if g is not None:
                 so_far = totals[k]

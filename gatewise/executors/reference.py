@@ -15,11 +15,14 @@ from torch.nn.functional import linear
 
 from gatewise.equations.trace import Trace, evaluate
 from gatewise.executors.counter import uniform
+from gatewise.executors.replicas import in_turn
 from gatewise.executors.request import Request, Result
 
 
 def run(request: Request) -> Result:
     """Unroll the cell over time."""
+    if request.replicas:
+        return in_turn(run, request)
     trace, weights, x = request.trace, request.weights, request.x
     steps = len(x)
     projected = linear(x, weights.weight_ih, weights.bias_ih)  # [T, B, G*H]
@@ -171,6 +174,7 @@ def zoneout_masks(request: Request) -> dict[str, torch.Tensor]:
         return {}
     steps, batch, _ = x.shape
     masks = {}
+    assert isinstance(z.seed, int)
     for k, name in enumerate(request.trace.states):
         p = z.probability.get(name, 0.0)
         if p == 0.0:

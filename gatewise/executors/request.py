@@ -1,6 +1,7 @@
 """What an executor is asked to do, and what it gives back.
 
 Shapes: T = time, B = batch, I = input size, H = hidden units, R = fed-back values. Time first.
+With N replicas every tensor has N in front; see `replicas`.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ class Zoneout:
 
     probability: dict[str, float]  # state -> p
     training: bool
-    seed: int
+    seed: int | tuple[int, ...]  # one for each replica, where there are replicas
     stream: int  # which layer and direction: masks of different streams are independent
     offset: int = 0  # the stream's first step; a carried chunk continues the count
 
@@ -45,6 +46,11 @@ class Request:
     cut: frozenset[str] = frozenset()  # edges (equations.edges) that carry no gradient
     cut_steps: torch.Tensor | None = None  # [T, B] bool: where the cut applies; None: everywhere
     checkpoint: int = 0  # steps per chunk that backward runs again; 0: everything is kept
+
+    @property
+    def replicas(self) -> int:
+        """N, or 0 where there is no leading N."""
+        return len(self.x) if self.x.dim() == 4 else 0
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from torch.nn.functional import linear
 
 from gatewise.equations.trace import Trace, evaluate, symbol
 from gatewise.executors import reference
+from gatewise.executors.replicas import in_turn
 from gatewise.executors.request import Request, Result
 
 _K = 16  # steps one by one: more means fewer levels, and fewer numbers at work at once
@@ -79,8 +80,10 @@ def run(request: Request) -> Result:
     why = obstacles(request)
     if why:
         raise ValueError("; ".join(why))
-    if not request.x.shape[0] or not request.x.shape[1]:
+    if not request.x.numel():
         return reference.run(request)  # nothing to compute; the reference knows the shapes
+    if request.replicas:
+        return in_turn(run, request)
     trace = request.trace
     live, gone = _masks(request)
     keep = reference.zoneout_masks(request)

@@ -4,6 +4,7 @@ from gatewise.layers.check import ShapeError
 from gatewise.layers.explain import StackExplanation, explain
 from gatewise.layers.named import GRU, LSTM, RNN
 from gatewise.layers.recurrent import Recurrent
+from gatewise.layers.replicate import join, load_replica, replica, replicate
 from gatewise.layers.state import make_state
 
 __all__ = [
@@ -14,5 +15,9 @@ __all__ = [
     "ShapeError",
     "StackExplanation",
     "explain",
+    "join",
+    "load_replica",
     "make_state",
+    "replica",
+    "replicate",
 ]

@@ -1,6 +1,7 @@
 """Between the forms a user may give and the one form inside: time first, batched, padded.
 
-Shapes: T = time, B = batch, I = input size, O = output size, L = layers, D = directions.
+Shapes: T = time, B = batch, I = input size, O = output size, L = layers, D = directions. The
+replicas of a layer come in front of every shape.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ class Batch(NamedTuple):
             return _pack(y, self.lengths, self.packed)
         if self.unbatched:
             return y.squeeze(1)
-        return y.transpose(0, 1) if self.batch_first else y
+        return y.transpose(-3, -2) if self.batch_first else y
 
     def state(self, s: torch.Tensor) -> torch.Tensor:
         """[L*D, B, size], or without B."""
@@ -40,7 +41,7 @@ class Batch(NamedTuple):
         """[L*D, T, B, size] in the input's form; a packed input's records are padded."""
         if self.unbatched:
             return r.squeeze(2)
-        return r.transpose(1, 2) if self.batch_first else r
+        return r.transpose(-3, -2) if self.batch_first else r
 
 
 def read_input(
@@ -83,6 +84,50 @@ def read_input(
     return Batch(x, lengths, live, resets, swapped, unbatched, packed)
 
 
+def read_replicas(
+    given: Any,
+    replicas: int,
+    input_size: int,
+    batch_first: bool,
+    like: torch.Tensor,
+    autocast: bool,
+    lengths: Any,
+    resets: Any,
+) -> Batch:
+    """The same for [replicas, T, B, I], or [T, B, I] for all; likewise lengths and resets."""
+    check.replicated_input(given, replicas, input_size, like, autocast)
+
+    def spread(t: Any, dims: int) -> Any:
+        t = torch.as_tensor(t)
+        return t.expand(replicas, *t.shape) if t.dim() == dims else t
+
+    x = spread(given, 3)
+    if lengths is None and resets is None:
+        x = x.transpose(1, 2) if batch_first else x
+        return Batch(x.to(like.dtype), None, None, None, batch_first)
+    none = [None] * replicas
+    each = [
+        read_input(one, input_size, batch_first, like, autocast, *masks)
+        for one, *masks in zip(
+            x,
+            none if lengths is None else spread(lengths, 1),
+            none if resets is None else spread(resets, 2),
+            strict=True,
+        )
+    ]
+
+    def stacked(values: list[Any]) -> torch.Tensor | None:
+        return None if values[0] is None else torch.stack(values)
+
+    return Batch(
+        torch.stack([b.x for b in each]),
+        stacked([b.lengths for b in each]),
+        stacked([b.live for b in each]),
+        stacked([b.resets for b in each]),
+        batch_first,
+    )
+
+
 def _masks(
     x: torch.Tensor, lengths: Any, resets: Any, swapped: bool, unbatched: bool
 ) -> tuple[torch.Tensor | None, torch.Tensor | None, torch.Tensor | None]:
@@ -106,7 +151,8 @@ def _masks(
 
 def backward_resets(resets: torch.Tensor) -> torch.Tensor:
     """[T, B] for the reverse direction: a piece that begins at t is left before step t - 1."""
-    return torch.cat([resets[1:], torch.zeros_like(resets[:1])])
+    later = resets.narrow(-2, 1, resets.shape[-2] - 1) if resets.shape[-2] else resets
+    return torch.cat([later, torch.zeros_like(resets[..., :1, :])], -2)
 
 
 def _pack(y: torch.Tensor, lengths: torch.Tensor | None, like: PackedSequence) -> PackedSequence:

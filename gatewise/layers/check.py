@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -111,6 +111,31 @@ def input_tensor(x: Any, input_size: int, like: torch.Tensor, any_dtype: bool) -
     tensor_like(x, input_size, like, any_dtype)
 
 
+def replicated_input(
+    x: Any, replicas: int, input_size: int, like: torch.Tensor, any_dtype: bool
+) -> None:
+    """Raise where `x` is not [replicas, T, B, I], or one [T, B, I] for all of them."""
+    if not isinstance(x, torch.Tensor):
+        raise TypeError(f"input must be a tensor for a layer of replicas, got {type(x).__name__}")
+    if x.dim() not in (3, 4) or (x.dim() == 4 and len(x) != replicas):
+        raise ShapeError(
+            f"input must be [T, B, {input_size}] for all replicas or [{replicas}, T, B, "
+            f"{input_size}] (B before T if batch_first), got {tuple(x.shape)}"
+        )
+    tensor_like(x, input_size, like, any_dtype)
+
+
+def replica_seeds(seed: Any, replicas: int) -> tuple[int, ...]:
+    """`seed` as one int for each replica."""
+    if not isinstance(seed, Sequence) or isinstance(seed, str):
+        raise TypeError(f"seed must be a sequence of {replicas} ints for replicas, got {seed!r}")
+    for one in seed:
+        counters(one, 0)
+    if len(seed) != replicas or None in seed:
+        raise ValueError(f"seed must have {replicas} ints, one for each replica, got {seed!r}")
+    return tuple(seed)
+
+
 def tensor_like(x: torch.Tensor, input_size: int, like: torch.Tensor, any_dtype: bool) -> None:
     """Raise where `x` differs from the parameters in dtype or device, or in its last size."""
     if x.shape[-1] != input_size:
@@ -127,7 +152,10 @@ def tensor_like(x: torch.Tensor, input_size: int, like: torch.Tensor, any_dtype:
 
 
 def weights(
-    tensors: Mapping[str, torch.Tensor], shapes: Mapping[str, tuple[int, ...]], like: torch.Tensor
+    tensors: Mapping[str, torch.Tensor],
+    shapes: Mapping[str, tuple[int, ...]],
+    like: torch.Tensor,
+    replicas: int = 0,
 ) -> None:
     """Raise where a parameter has another shape, dtype or device than the layer needs.
 
@@ -136,8 +164,9 @@ def weights(
     """
     dtype, device = like.dtype, like.device
     for name, t in tensors.items():
-        if t.shape != shapes[name]:
-            raise ShapeError(f"{name} must have shape {shapes[name]}, got {tuple(t.shape)}")
+        shape = (replicas, *shapes[name]) if replicas else shapes[name]
+        if t.shape != shape:
+            raise ShapeError(f"{name} must have shape {shape}, got {tuple(t.shape)}")
         if t.dtype != dtype or t.device != device:
             raise ValueError(
                 f"{name} must be {dtype} on {device} like the input, got {t.dtype} on {t.device}"

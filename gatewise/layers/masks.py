@@ -16,15 +16,24 @@ LAYER_INPUT = 2 << 28
 RECURRENT = 3 << 28
 
 
+Seed = int | tuple[int, ...]  # one for all rows, or one for each replica
+
+
 def fresh_seed() -> int:
     """A seed from torch's default generator: torch.manual_seed repeats it."""
     return int(torch.randint(0, 2**62, ()).item())
 
 
 def dropout_mask(
-    p: float, seed: int, stream: int, steps: range, x: torch.Tensor, units: int
+    p: float, seed: Seed, stream: int, steps: range, x: torch.Tensor, units: int
 ) -> torch.Tensor:
-    """0 with probability p, else 1/(1-p): [len(steps), B, N], dtype and device of x [T, B, _]."""
+    """0 with probability p, else 1/(1-p): [len(steps), B, N], dtype and device of x [T, B, _].
+
+    With a seed for each replica, x [replicas, T, B, _], the masks are stacked.
+    """
+    if isinstance(seed, tuple):
+        rows = zip(seed, x, strict=True)
+        return torch.stack([dropout_mask(p, own, stream, steps, r, units) for own, r in rows])
     rows = x.shape[1]
     if p == 1.0:
         return x.new_zeros(len(steps), rows, units)

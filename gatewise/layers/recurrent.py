@@ -18,7 +18,7 @@ from gatewise.equations.cell import Cell
 from gatewise.equations.trace import trace
 from gatewise.executors import EXECUTORS, Result
 from gatewise.layers import check, masks, stack
-from gatewise.layers.border import Batch, read_input
+from gatewise.layers.border import Batch, read_input, read_replicas
 from gatewise.layers.initialise import Init, initialise
 from gatewise.layers.state import check_state, make_state, read_state
 
@@ -87,6 +87,7 @@ class Recurrent(nn.Module):
     dropout: float
     bidirectional: bool
     proj_size: int
+    replicas: int = 0  # N where the parameters of N layers are stacked; see `replicate`
 
     def __init__(
         self,
@@ -179,7 +180,12 @@ class Recurrent(nn.Module):
         """Does nothing; torch.nn.LSTM has it, and code written for that calls it."""
 
     def reset_parameters(self) -> None:
-        """Draw the parameters again, as `init` says."""
+        """Draw the parameters again, as `init` says.
+
+        Raises ValueError for a layer of replicas, each of which has a seed: `replicate` again.
+        """
+        if self.replicas:
+            raise ValueError("a layer of replicas is not drawn again: call gatewise.replicate")
         for module in self.modules():
             if isinstance(module, nn.LayerNorm):
                 module.reset_parameters()
@@ -215,7 +221,7 @@ class Recurrent(nn.Module):
         lengths: torch.Tensor | Sequence[int] | None = None,
         resets: torch.Tensor | None = None,
         record: Sequence[str] = (),
-        seed: int | None = None,
+        seed: int | Sequence[int] | None = None,
         offset: int = 0,
         hx: Any = None,
     ) -> tuple[Any, ...]:
@@ -230,7 +236,8 @@ class Recurrent(nn.Module):
             resets: bool [T, B] ([B, T] if batch_first): the row's state is zeroed before that
                 step, because a new piece begins there; both directions keep pieces apart.
             record: names of states, gates or other signals to return at every step.
-            seed: what random masks are drawn from; None draws one from torch's generator.
+            seed: what random masks are drawn from, one int for each replica where there are any;
+                None draws from torch's generator.
             offset: the number of `input`'s first step in a longer sequence, so that a sequence
                 run in chunks with one seed meets the masks of an unbroken run.
             hx: torch's name for `state`.
@@ -270,15 +277,14 @@ class Recurrent(nn.Module):
         lengths: torch.Tensor | Sequence[int] | None = None,
         resets: torch.Tensor | None = None,
         record: Sequence[str] = (),
-        seed: int | None = None,
+        seed: int | Sequence[int] | None = None,
         offset: int = 0,
     ) -> tuple[Any, ...]:
         """A call whose every request to an executor goes through `runner`.
 
         So that a learning rule can say which edges carry a gradient; otherwise as a plain call.
         """
-        if seed is None and self._random:
-            seed = masks.fresh_seed()
+        seed = self._seed(seed, offset, draw=True)
         return self._run(input, state, lengths, resets, record, seed, offset, runner)
 
     def dry_run(
@@ -290,7 +296,7 @@ class Recurrent(nn.Module):
         lengths: Any = None,
         resets: Any = None,
         record: Sequence[str] = (),
-        seed: int | None = None,
+        seed: int | Sequence[int] | None = None,
         offset: int = 0,
     ) -> None:
         """Hand `runner` every request a call would make; draws no random number."""
@@ -306,7 +312,7 @@ class Recurrent(nn.Module):
         lengths: Any,
         resets: Any,
         record: Sequence[str],
-        seed: int | None,
+        seed: int | Sequence[int] | None,
         offset: int,
         runner: stack.Runner | None = None,
     ) -> tuple[stack.Call, torch.Tensor, list[Result]]:
@@ -316,14 +322,13 @@ class Recurrent(nn.Module):
         autocast = device != "meta" and torch.is_autocast_enabled(device)
         signals = directions[0].layout.trace.signals
         names = check.record_names(record, signals) if record else ()
-        if seed is not None or offset:
-            check.counters(seed, offset)
-        batch = read_input(
-            input, self.input_size, self.batch_first, like, autocast, lengths, resets
-        )
+        seed = self._seed(seed, offset, draw=runner is None)
+        form = (self.input_size, self.batch_first, like, autocast, lengths, resets)
+        if self.replicas:
+            batch = read_replicas(input, self.replicas, *form)
+        else:
+            batch = read_input(input, *form)
         initial = {} if state is None else self._initial(state, batch, like, autocast)
-        if seed is None:
-            seed = masks.fresh_seed() if self._random and runner is None else 0
         call = stack.Call(batch, initial, names, seed, offset)
         if autocast:
             with torch.autocast(like.device.type, enabled=False):
@@ -340,16 +345,27 @@ class Recurrent(nn.Module):
         values = []
         for s in self._states:
             found = [r.state[s] for r in results]
-            whole = found[0].unsqueeze(0) if len(found) == 1 else torch.stack(found)
+            whole = found[0].unsqueeze(-3) if len(found) == 1 else torch.stack(found, -3)
             values.append(batch.state(layout.compact(s, whole)))
         final = values[0] if len(values) == 1 else make_state(self._states, values)
         if not call.record:
             return batch.output(output), final
         records = {
-            n: batch.record(layout.compact(n, torch.stack([r.record[n] for r in results])))
+            n: batch.record(layout.compact(n, torch.stack([r.record[n] for r in results], -4)))
             for n in call.record
         }
         return batch.output(output), final, records
+
+    def _seed(self, seed: Any, offset: int, draw: bool) -> masks.Seed:
+        """What random masks are drawn from: as given, or from torch's generator (`draw`), or 0."""
+        if seed is not None or offset:
+            check.counters(None if self.replicas else seed, offset)
+        if seed is not None:
+            return check.replica_seeds(seed, self.replicas) if self.replicas else seed
+        fresh = draw and self._random
+        if self.replicas:
+            return tuple(masks.fresh_seed() if fresh else 0 for _ in range(self.replicas))
+        return masks.fresh_seed() if fresh else 0
 
     @property
     def _random(self) -> bool:
@@ -366,10 +382,11 @@ class Recurrent(nn.Module):
         """The states before the first step, [L*D, B, N] by name; absent where zero."""
         found = read_state(state, self._states)
         many = self.num_layers * self.num_directions
-        layout, rows = self._plan[0][0].layout, batch.x.shape[1]
+        layout, rows = self._plan[0][0].layout, batch.x.shape[-2]
         for name, t in found.items():
             size = layout.state_size(name)
             shape = (many, size) if batch.unbatched else (many, rows, size)
+            shape = (self.replicas, *shape) if self.replicas else shape
             if autocast and t.is_floating_point():
                 t = t.to(like.dtype)
             check_state(name, t, shape, like)
@@ -401,4 +418,5 @@ class Recurrent(nn.Module):
     def extra_repr(self) -> str:
         own = [f"{k}={getattr(self, k)!r}" for k, usual in self._SHOWN if getattr(self, k) != usual]
         cell = [] if self._named else [repr(self.cell)]
+        own += [f"replicas={self.replicas}"] if self.replicas else []
         return ", ".join([*cell, str(self.input_size), str(self.hidden_size), *own])

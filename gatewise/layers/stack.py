@@ -1,16 +1,18 @@
 """A stack of layers over one batch: what each direction is asked, and what lies between layers.
 
 Shapes: T = time, B = batch, I = input size, H = hidden units, P = projection size, O = P or H,
-L = layers, D = directions (1, or 2 if bidirectional), N = size of a state.
+L = layers, D = directions (1, or 2 if bidirectional), N = size of a state. The replicas of a layer
+come in front of every shape.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
+from torch.nn.functional import layer_norm
 
 from gatewise import executors
 from gatewise.equations.layout import Layout
@@ -46,7 +48,7 @@ class Call(NamedTuple):
     batch: Batch
     initial: dict[str, torch.Tensor]  # state -> [L*D, B, N]; absent where zero
     record: tuple[str, ...]
-    seed: int
+    seed: masks.Seed
     offset: int
 
 
@@ -114,21 +116,29 @@ def run(
 def _between(layer: Recurrent, level: int, x: torch.Tensor, call: Call) -> torch.Tensor:
     """What the layer at `level` gets of the output below it: normalised, dropped."""
     if layer.layer_norm:
-        x = layer.norms[level - 1](x)
+        x = _normalised(layer, level, x)
         if call.batch.live is not None:  # its bias must not fill steps that do not exist
             x = torch.where(call.batch.live, x, 0.0)
     if layer.dropout and layer.training:
-        steps = range(call.offset, call.offset + len(x))
+        steps = range(call.offset, call.offset + x.shape[-3])
         stream = masks.BETWEEN_LAYERS + level
         x = x * masks.dropout_mask(layer.dropout, call.seed, stream, steps, x, x.shape[-1])
     return x
+
+
+def _normalised(layer: Recurrent, level: int, x: torch.Tensor) -> torch.Tensor:
+    norm: Any = layer.norms[level - 1]
+    if not layer.replicas:
+        return norm(x)
+    rows = zip(x, norm.weight, norm.bias, strict=True)
+    return torch.stack([layer_norm(r, r.shape[-1:], w, b, norm.eps) for r, w, b in rows])
 
 
 def _request(layer: Recurrent, d: Direction, x: torch.Tensor, call: Call) -> Request:
     """One direction of one layer, as an executor takes it."""
     layout, batch = d.layout, call.batch
     tensors = layer.weights_of(d)
-    check.weights(tensors, d.shapes, call.batch.x)
+    check.weights(tensors, d.shapes, call.batch.x, layer.replicas)
     weights = layout.weights(tensors)
     resets = batch.resets
     if resets is not None and d.reverse:
@@ -141,8 +151,8 @@ def _request(layer: Recurrent, d: Direction, x: torch.Tensor, call: Call) -> Req
             masks.RECURRENT + d.index,
             range(1),
             x,
-            weights.weight_hh.shape[1],
-        )[0]
+            weights.weight_hh.shape[-1],
+        ).squeeze(-3)
     zoneout = None
     if layer.zoneout:
         zoneout = Zoneout(layer.zoneout, layer.training, call.seed, d.index, call.offset)
@@ -157,7 +167,7 @@ def _request(layer: Recurrent, d: Direction, x: torch.Tensor, call: Call) -> Req
         call.record,
         mask,
         zoneout,
-        checkpoint=_chunk(layer.checkpoint, len(x)),
+        checkpoint=_chunk(layer.checkpoint, x.shape[-3]),
     )
 
 
@@ -170,12 +180,13 @@ def _state(
     d: Direction, x: torch.Tensor, initial: dict[str, torch.Tensor]
 ) -> dict[str, torch.Tensor]:
     """The states before the first step, name -> [B, H]."""
-    layout, rows = d.layout, x.shape[1]
+    layout = d.layout
     state = {}
     for s in layout.trace.states:
         if s in initial:
-            state[s] = layout.expand_state(s, initial[s][d.index])
+            state[s] = layout.expand_state(s, initial[s].select(-3, d.index))
         else:
             projected = layout.proj_size if s == layout.trace.output else 0
-            state[s] = x.new_zeros(rows, projected or layout.hidden_size)
+            size = projected or layout.hidden_size
+            state[s] = x.new_zeros(*x.shape[:-3], x.shape[-2], size)
     return state

@@ -48,6 +48,8 @@ class Stepper:
     ) -> None:
         if layer.bidirectional:
             raise ValueError("a stream cannot be bidirectional: the reverse direction starts last")
+        if layer.replicas:
+            raise ValueError("a stream is of one network: gatewise.replica(layer, k).stream()")
         if not isinstance(batch, int) or batch < 1:
             raise ValueError(f"batch must be at least 1, got {batch!r}")
         if not isinstance(threads, int) or threads < 1:
