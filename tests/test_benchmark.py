@@ -182,7 +182,8 @@ def test_operations_of_a_layer() -> None:
     t, b, i, h = TINY
     once = 2 * t * b * h * (i + h)
     assert flops(Case("", "", TINY)) == 4 * once
-    assert flops(Case("", "", TINY, "training")) == 3 * 4 * once
+    assert flops(Case("", "", TINY, "training")) == 4 * 2 * t * b * h * (2 * i + 3 * h)
+    assert flops(Case("", "", TINY, "training dx")) == 3 * 4 * once
     assert flops(Case("", "", TINY, cell="gru")) == 3 * once
     assert flops(Case("", "", TINY, cell="gru-reset-before")) == 3 * once
 

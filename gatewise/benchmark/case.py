@@ -35,7 +35,7 @@ class Case:
     suite: str
     peer: str  # a name in peers.PEERS
     shape: Shape
-    work: str = "inference"  # or "training": forward and backward
+    work: str = "inference"  # "training": forward and backward; "training dx": of x as well
     cell: str = "lstm"
     target: float | None = None  # the peer's figure divided by ours should be at least this
     threads: int | None = None  # None: as many as the run has
@@ -44,7 +44,7 @@ class Case:
 
     @property
     def training(self) -> bool:
-        return self.work == "training"
+        return self.work in ("training", "training dx")
 
 
 class PeerMissingError(Exception):
@@ -107,4 +107,5 @@ class Contest:
     executor: str = ""  # which of ours runs
     flops: float = 0.0  # of the products in our work, per timed unit; 0: not counted
     bytes: float = 0.0  # of weights read, per timed unit; 0: not counted
+    looseness: float = 1.0  # times the usual difference that the two results may have
     rounds: int | None = None  # exactly so many; None: as the budget says

@@ -40,9 +40,10 @@ def input_of(case: Case) -> torch.Tensor:
 
 
 def side(case: Case, module: nn.Module, call: Call, x: torch.Tensor) -> Timed:
-    """`call`, forward only or with the gradients of `module`'s parameters and of x.
+    """`call`, forward only or with the gradients of `module`'s parameters.
 
-    The input wants its gradient, as in a stack, where it belongs to the layer below.
+    "training" has data for input, as a network's first layer; the input of "training dx" wants
+    its gradient too, as in a stack, where it belongs to the layer below.
     """
     if not case.training:
 
@@ -52,7 +53,7 @@ def side(case: Case, module: nn.Module, call: Call, x: torch.Tensor) -> Timed:
 
         return Timed(forward, lambda: {"output": forward()})
 
-    x = x.clone().requires_grad_()
+    x = x.clone().requires_grad_(case.work == "training dx")
     with torch.no_grad():
         shape = call(x).shape
     torch.manual_seed(2)
@@ -74,20 +75,28 @@ def side(case: Case, module: nn.Module, call: Call, x: torch.Tensor) -> Timed:
 
 
 def flops(case: Case, directions: int = 1) -> float:
-    """Additions and multiplications in the products of one call, training counting thrice."""
+    """Additions and multiplications in the products of one call.
+
+    Training has three per weight: one forward, one for its gradient, and one for the gradient of
+    what it was multiplied with, where that is wanted.
+    """
     traced = trace(get_cell(case.cell))
     t, b, i, h = case.shape
-    width = sum(a.from_input * i + a.from_feedback * h for a in traced.accumulators)
-    return 2.0 * t * b * h * width * directions * (3 if case.training else 1)
+    of_x, of_h = {"training": (2, 3), "training dx": (3, 3)}.get(case.work, (1, 1))
+    width = sum(of_x * a.from_input * i + of_h * a.from_feedback * h for a in traced.accumulators)
+    return 2.0 * t * b * h * width * directions
 
 
 def _contest(case: Case, layer: Recurrent, peer: nn.Module, theirs: Call, **call: Any) -> Contest:
-    x = input_of(case)
+    x, traced = input_of(case), trace(layer.cell)
+    normalises = not traced.pointwise and not traced.late_sources
     return Contest(
         side(case, layer, lambda x: layer(x, **call)[0], x),
         side(case, peer, theirs, x),
         executor=explain(layer, x, **call).executor,
         flops=flops(case, layer.num_directions),
+        # A mean over units divides by a spread that may be far below the values: so do roundings.
+        looseness=10.0 if normalises else 1.0,
     )
 
 

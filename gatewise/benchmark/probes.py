@@ -35,14 +35,18 @@ from gatewise.executors.lanes import Lanes, Network
 from gatewise.layers import explain
 from gatewise.tasks import adding
 
-# The time of the first training call, with whatever it takes to get there from the cell's name.
-# torch's own first call is made before, so that it is not counted as ours.
+# The time of a cell's first training call, with whatever it takes to get there from its name. Calls
+# of torch's layer and of another cell are made before, so that what is loaded once for all cells
+# is not counted: SymPy alone takes a third of a second to import.
 _FIRST_USE = """
 import sys, time, torch, gatewise as gw
-torch.nn.LSTM(2, 8)(torch.zeros(3, 1, 2))[0].sum().backward()
+cell = sys.argv[1]
+def use(layer):
+    layer(torch.zeros(3, 1, 2))[0].sum().backward()
+use(torch.nn.LSTM(2, 8))
+use(gw.Recurrent("gru" if cell != "gru" else "lstm", 2, 8))
 start = time.perf_counter()
-layer = gw.Recurrent(sys.argv[1], 2, 8)
-layer(torch.zeros(3, 1, 2))[0].sum().backward()
+use(gw.Recurrent(cell, 2, 8))
 print(time.perf_counter() - start)
 """
 

@@ -75,7 +75,7 @@ def measure(contest: Contest, budget: Budget, clock: Clock = time.perf_counter) 
 
     Raises DifferentResultsError.
     """
-    check_equal(contest.ours.results(), contest.peer.results())
+    check_equal(contest.ours.results(), contest.peer.results(), contest.looseness)
     ours = contest.ours.sampler(budget.shortest, clock)
     peer = contest.peer.sampler(budget.shortest, clock)
     pairs: list[tuple[float, float]] = []
@@ -102,11 +102,11 @@ def summarise(pairs: list[tuple[float, float]]) -> Measurement:
     )
 
 
-def check_equal(ours: Results, peer: Results) -> None:
+def check_equal(ours: Results, peer: Results, looseness: float = 1.0) -> None:
     """Compare by name: outputs, and gradients where there are any ("grad …").
 
     Raises DifferentResultsError for a name that one side lacks, a shape, or a difference
-    beyond float32's rounding, relative and norm-wise.
+    beyond float32's rounding (times `looseness`), relative and norm-wise.
     """
     if ours.keys() != peer.keys():
         raise DifferentResultsError(f"only one side has {sorted(ours.keys() ^ peer.keys())}")
@@ -115,7 +115,8 @@ def check_equal(ours: Results, peer: Results) -> None:
         if a.shape != b.shape:
             raise DifferentResultsError(f"{name}: {list(a.shape)} and {list(b.shape)}")
         error = float((a.double() - b.double()).norm() / b.double().norm().clamp(min=1e-30))
-        allowed = _GRADIENT_TOLERANCE if name.startswith("grad ") else _OUTPUT_TOLERANCE
+        usual = _GRADIENT_TOLERANCE if name.startswith("grad ") else _OUTPUT_TOLERANCE
+        allowed = usual * looseness
         if not error <= allowed:  # also where it is no number
             raise DifferentResultsError(f"{name} differs by {error:.1e}, allowed {allowed:.0e}")
 

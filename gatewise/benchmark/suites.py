@@ -56,6 +56,10 @@ def _layers() -> list[Case]:
     free = dict.fromkeys((TINY, LONG, SMALL, MEDIUM, SINGLE), (None, None))
     return [
         *_each_work("layers", "nn.LSTM", lstm),
+        *(
+            Case("layers", "nn.LSTM", s, "training dx", target=training, quick=s in _QUICK)
+            for s, (_, training) in lstm.items()
+        ),
         *_each_work("layers", "nn.GRU", _same(3.0, *others), "gru"),
         *_each_work("layers", "nn.RNN", _same(2.0, *others), "rnn"),
         *(Case("layers", "onnxruntime", s, quick=s in _QUICK) for s in others),
