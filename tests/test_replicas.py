@@ -9,6 +9,7 @@ import pytest
 import torch
 
 import gatewise as gw
+from gatewise.executors.cpu import buffers, gradient, kernel, packing
 from gatewise.layers import join, load_replica
 
 SEEDS = (11, 12, 13)
@@ -105,6 +106,31 @@ def test_input_for_all_batch_first_and_threads() -> None:
         own, own_h = gw.replica(nets, k)(x, lengths=lengths)
         assert torch.equal(own, output[k])
         assert torch.equal(own_h, h[k])
+
+
+@pytest.mark.parametrize("threads", [2, 3, 4])
+def test_split_over_threads(threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three networks over two threads, over three, and each over four of its own in turn."""
+    monkeypatch.setattr(buffers, "_PARALLEL_FROM", 1)
+    torch.set_num_threads(threads)
+    check(lambda: gw.LSTM(I, H))
+
+
+def test_one_call_of_the_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
+    if gw.explain(gw.LSTM(I, H), torch.zeros(T, B, I)).executor != "cpu":
+        pytest.skip("no C compiler: no kernels to test")
+    calls: list[str] = []
+    invoke = kernel.invoke
+
+    def note(function: Any, *given: Any) -> None:
+        calls.append(function.__name__)
+        invoke(function, *given)
+
+    for module in (buffers, gradient, packing):
+        monkeypatch.setattr(module, "invoke", note)
+    nets = gw.replicate(lambda: gw.LSTM(I, H), range(10))
+    nets(torch.randn(10, T, B, I))[0].sum().backward()
+    assert calls == ["gw_pack", "gw_forward", "gw_backward", "gw_unpack"]
 
 
 def test_training_together_is_training_alone() -> None:

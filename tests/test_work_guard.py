@@ -127,22 +127,15 @@ for _ in range(times):
 
 def recorded(monkeypatch: pytest.MonkeyPatch) -> dict[str, tuple[list[int], list[int | None]]]:
     """From now on: kernel function -> its numbers and the sizes of its buffers, last call."""
-    sizes: dict[int, int | None] = {0: None}
     found: dict[str, tuple[list[int], list[int | None]]] = {}
-    pointer, invoke = kernel.pointer, kernel.invoke
+    invoke = kernel.invoke
 
-    def point(t: torch.Tensor | None) -> int:
-        at = pointer(t)
-        if t is not None:
-            sizes[at] = t.untyped_storage().nbytes()
-        return at
-
-    def call(function: Any, numbers: list[int], pointers: list[int]) -> None:
-        found[function.__name__] = (list(numbers), [sizes[p] if p else None for p in pointers])
-        invoke(function, numbers, pointers)
+    def call(function: Any, numbers: list[int], tensors: list[torch.Tensor | None], *rest) -> None:
+        sizes = [None if t is None else t.untyped_storage().nbytes() for t in tensors]
+        found[function.__name__] = (list(numbers), sizes)
+        invoke(function, numbers, tensors, *rest)
 
     for module in (buffers, gradient, packing):
-        monkeypatch.setattr(module, "pointer", point)
         monkeypatch.setattr(module, "invoke", call)
     return found
 

@@ -1,6 +1,7 @@
 """Independent networks of one shape in one request: every tensor has N of them in front.
 
-x [N, T, B, I], weights [N, ...], states [N, B, H], lengths [N, B], resets [N, T, B].
+x [N, T, B, I], weights [N, ...], states [N, B, H], lengths [N, B], resets [N, T, B]. The C kernel
+runs all of them in one call; other executors run them in turn, through `in_turn`.
 """
 
 from __future__ import annotations

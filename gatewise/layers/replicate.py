@@ -55,7 +55,7 @@ def join(layers: Sequence[Layer]) -> Layer:
     takes input [N, T, B, I], or one [T, B, I] for all (B before T if batch_first), and returns
     output [N, T, B, D*O], states [N, L*D, B, S] and records [N, L*D, T, B, S]; lengths are [N, B]
     or [B], resets [N, T, B] or [T, B], and a `seed` is N ints. Replica k computes what its layer
-    alone computes.
+    alone computes; one call of the compiled kernel runs all of them, split over the threads.
 
     Raises:
         TypeError, ValueError: no layers, or layers of different kinds or shapes.

@@ -1,7 +1,7 @@
 """The buffers of one call of a kernel: what the C functions take, as tensors.
 
 Shapes: T = time, B = batch, I = input size, H = hidden units, P = H padded to whole vectors,
-F = fed-back states, A = accumulators (gates, a split gate counting twice).
+F = fed-back states, A = accumulators (gates, a split gate counting twice). Replicas come in front.
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ from torch.nn.functional import pad
 
 from gatewise.equations.layout import Weights
 from gatewise.executors import reference
-from gatewise.executors.cpu.kernel import Kernel, invoke, pointer
+from gatewise.executors.cpu.kernel import Kernel, Networks, invoke
 from gatewise.executors.cpu.packing import Packed, packed_weights
+from gatewise.executors.replicas import separate
 from gatewise.executors.request import Request
 
 # Below this many multiplications a second thread costs more than it brings (some 40 µs).
@@ -39,9 +40,9 @@ class Call:
     x: torch.Tensor  # [T, B, I], last stride 1
     padded: int
     threads: int
+    many: Networks
     numbers: list[int]
-    pointers: list[int]
-    hold: list[Any]  # tensors the pointers point into
+    hold: list[Any]  # the tensors the kernel is given, or None
     states: list[torch.Tensor]  # [T, B, P], or [B, P] where no history is needed
     first: list[torch.Tensor]  # [B, P]
     kept: torch.Tensor | None
@@ -71,38 +72,53 @@ def _share(products: int, steps: int, batch: int, vectors: int) -> tuple[int, bo
     return min(threads, batch), False
 
 
+def _share_networks(replicas: int, products: int) -> Networks:
+    """Replicas are split over the threads; with fewer than that, each has all threads in turn."""
+    threads = torch.get_num_threads()
+    if replicas < threads or replicas * products < _PARALLEL_FROM:
+        threads = 1
+    return Networks(replicas, threads)
+
+
 def _prepare(request: Request, made: Kernel) -> Call:
     trace, w = request.trace, request.weights
     training = made.backward is not None
     x = request.x.detach()
     if x.stride(-1) != 1 and x.shape[-1] != 1:
         x = x.contiguous()
-    steps, batch, inputs = x.shape
-    hidden = w.weight_ih.shape[0] // len(trace.gates)
+    *front, steps, batch, inputs = x.shape
+    hidden = w.weight_ih.shape[-2] // len(trace.gates)
     padded = padded_units(hidden, made)
     products = steps * batch * len(made.accumulators) * hidden * (inputs + hidden)
     threads, split = _share(products, steps, batch, padded // made.lanes)
     if made.collected:  # phases sum over all units of a row: they stay with one thread
         threads, split = min(threads, batch), False
+    many = _share_networks(request.replicas, products)
 
-    new = functools.partial(
-        torch.zeros if request.lengths is not None else torch.empty, dtype=x.dtype
-    )
-    packed = packed_weights(made, w, padded, threads, training and request.x.requires_grad)
+    def empty(*shape: int) -> torch.Tensor:
+        return torch.empty(*front, *shape, dtype=x.dtype)
+
+    def new(*shape: int) -> torch.Tensor:
+        """Zero at steps that do not exist."""
+        return empty(*shape) if request.lengths is None else empty(*shape).zero_()
+
+    learns_x = training and request.x.requires_grad
+    packed = packed_weights(made, w, padded, threads, learns_x, many)
     states = [new(*((steps,) if history else ()), batch, padded) for history in made.history]
     first = [padded_rows(request.state[s], padded) for s in trace.states]
-    last = [torch.empty(batch, padded, dtype=x.dtype) for _ in trace.states]
+    last = [empty(batch, padded) for _ in trace.states]
     records = [new(steps, batch, padded) for _ in request.record]
     kept, kept_step = None, batch * made.width * padded if training else 0
     if training or made.collected:
-        kept = torch.empty(steps if training else 1, batch, made.width * padded, dtype=x.dtype)
-    means = torch.empty(steps, batch, made.means, dtype=x.dtype)
+        kept = empty(steps if training else 1, batch, made.width * padded)
+    means = empty(steps, batch, made.means)
     params = per_unit(w, padded)
     resets = None if request.resets is None else request.resets.contiguous()
     lengths = None if request.lengths is None else request.lengths.to(torch.int64).contiguous()
     mask = None if request.feedback_mask is None else request.feedback_mask.detach().contiguous()
     cut_steps = None if request.cut_steps is None else request.cut_steps.contiguous()
     zero = _zeros(padded, x.dtype)
+    zero = zero.expand(*front, padded) if front else zero
     keep = [_keep(request, s, padded) for s in trace.states]
 
     numbers = [
@@ -114,8 +130,8 @@ def _prepare(request: Request, made: Kernel) -> Call:
         int(request.reverse),
         threads,
         int(split),
-        x.stride(0),
-        x.stride(1),
+        x.stride(-3),
+        x.stride(-2),
         kept_step,
         *(batch * padded if history else 0 for history in made.history),
     ]
@@ -145,8 +161,8 @@ def _prepare(request: Request, made: Kernel) -> Call:
         x,
         padded,
         threads,
+        many,
         numbers,
-        [pointer(t) for t in hold],
         hold,
         states,
         first,
@@ -159,13 +175,16 @@ def per_unit(w: Weights, padded: int) -> torch.Tensor | None:
     """The per-unit parameters as the kernel reads them, [NP, P]."""
     if not w.parameters:
         return None
-    return torch.stack([padded_rows(v, padded) for v in w.parameters.values()])
+    return torch.stack([padded_rows(v, padded) for v in w.parameters.values()], -2)
 
 
 def _keep(request: Request, state: str, padded: int) -> torch.Tensor | None:
     """How much of the previous `state` stays, [T, B, P]; None where it is not zoned out."""
     if request.zoneout is None or state not in request.zoneout.probability:
         return None
+    if request.replicas:
+        each = [_keep(r, state, padded) for r in separate(request)]
+        return torch.stack([k for k in each if k is not None])
     steps, batch, _ = request.x.shape
     masks = reference.zoneout_masks(request)
     return padded_rows(masks[state].expand(steps, batch, request.state[state].shape[-1]), padded)
@@ -174,7 +193,7 @@ def _keep(request: Request, state: str, padded: int) -> torch.Tensor | None:
 def forward(request: Request, made: Kernel) -> tuple[tuple[torch.Tensor, ...], Call]:
     """Run the kernel: (output, final states …, records …) and the buffers of the call."""
     call = _prepare(request, made)
-    invoke(made.forward, call.numbers, call.pointers)
+    invoke(made.forward, call.numbers, call.hold, call.many)
     count, hidden = len(request.trace.states), request.state[request.trace.output].shape[-1]
     records = len(request.record)
     last = call.hold[len(call.hold) - records - count : len(call.hold) - records]

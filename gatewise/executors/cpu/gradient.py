@@ -1,7 +1,7 @@
 """The kernel as one differentiable operation.
 
 Shapes: T = time, B = batch, I = input size, H = hidden units, P = H padded to whole vectors,
-F = fed-back states, A = accumulators (gates, a split gate counting twice).
+F = fed-back states, A = accumulators (gates, a split gate counting twice). Replicas come in front.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import torch
 
 from gatewise.executors import reference
 from gatewise.executors.cpu.buffers import Call, forward, padded_rows
-from gatewise.executors.cpu.kernel import Kernel, invoke, pointer
+from gatewise.executors.cpu.kernel import Kernel, invoke
 from gatewise.executors.request import Request
 from gatewise.executors.rerun import gradient, with_inputs
 
@@ -58,29 +58,33 @@ class Recurrence(torch.autograd.Function):
 
 def _spent(call: Call) -> Call:
     """The call without its large buffers: backward overwrites them."""
-    return replace(call, kept=None, packed=None, hold=[], pointers=[], states=[], first=[])
+    return replace(call, kept=None, packed=None, hold=[], states=[], first=[])
 
 
 def _gradient(call: Call, needs: Any, grads: Any) -> list[torch.Tensor | None]:
     """The backward kernel: everything a gradient is asked for, in the order of `inputs_of`."""
     request, trace, padded = call.request, call.request.trace, call.padded
-    dtype, batch = call.x.dtype, call.x.shape[1]
+    *front, _, batch, _ = call.x.shape
     count = len(trace.states)
     d_output, d_last, d_records = grads[0], grads[1 : 1 + count], grads[1 + count :]
     # [T, B, P]: as contiguous rows the kernel can read
     d_steps = [None if g is None else padded_rows(g, padded) for g in (d_output, *d_records)]
-    carry = [
-        torch.zeros(batch, padded, dtype=dtype) if g is None else padded_rows(g, padded).clone()
-        for g in d_last
-    ]
+
+    def zeros(*shape: int) -> torch.Tensor:
+        return torch.zeros(*front, *shape, dtype=call.x.dtype)
+
+    def empty(*shape: int) -> torch.Tensor:
+        return torch.empty(*front, *shape, dtype=call.x.dtype)
+
+    carry = [zeros(batch, padded) if g is None else padded_rows(g, padded).clone() for g in d_last]
     made, accumulators = call.kernel, call.kernel.accumulators
-    d_bias = torch.zeros(call.threads, len(accumulators), padded, dtype=dtype)
-    d_param = torch.zeros(call.threads, len(trace.parameters), padded, dtype=dtype)
-    collected = torch.empty(batch, made.collected, padded, dtype=dtype)
-    d_means = torch.empty(batch, made.means, dtype=dtype)
+    d_bias = zeros(call.threads, len(accumulators), padded)
+    d_param = zeros(call.threads, len(trace.parameters), padded)
+    collected = empty(batch, made.collected, padded)
+    d_means = empty(batch, made.means)
     needs_x, needs_ih, needs_hh, needs_b_ih, needs_b_hh, _, *needs_rest = needs
-    new = torch.empty if request.lengths is None else torch.zeros
-    d_input = new(call.x.shape, dtype=dtype) if needs_x else None
+    new = empty if request.lengths is None else zeros
+    d_input = new(*call.x.shape[-3:]) if needs_x else None
     panels = _Panels.of(call) if needs_ih or needs_hh else None
     assert call.packed is not None
     extra = [call.packed.transposed, *d_steps, *carry, d_bias, d_param]
@@ -88,22 +92,22 @@ def _gradient(call: Call, needs: Any, grads: Any) -> list[torch.Tensor | None]:
     extra += [call.packed.late_transposed, collected, d_means]
     later = int(panels is not None and panels.later)
     numbers = [*call.numbers, later]
-    invoke(call.kernel.backward, numbers, call.pointers + [pointer(t) for t in extra])
+    invoke(call.kernel.backward, numbers, [*call.hold, *extra], call.many)
 
     hidden = call.numbers[3]
     from_x = [k for k, a in enumerate(accumulators) if a.from_input]
     has_b_hh = [k for k, a in enumerate(accumulators) if a.from_feedback or a.gate in made.late]
     weights = (None, None) if panels is None else _unpack(call, panels)
-    total = d_bias.sum(0)[:, :hidden]
-    per_unit = d_param.sum(0)[:, :hidden]
+    total = d_bias.sum(-3)[..., :hidden]
+    per_unit = d_param.sum(-3)[..., :hidden]
     found = [
         d_input,
         *weights,
-        total[from_x].reshape(-1) if needs_b_ih else None,
-        total[has_b_hh].reshape(-1) if needs_b_hh else None,
+        total[..., from_x, :].flatten(-2) if needs_b_ih else None,
+        total[..., has_b_hh, :].flatten(-2) if needs_b_hh else None,
         None,  # a projection runs elsewhere
     ]
-    rest = [*per_unit.unbind(0), *(c[:, :hidden] for c in carry)]
+    rest = [*per_unit.unbind(-2), *(c[..., :hidden] for c in carry)]
     return found + [g if need else None for g, need in zip(rest, needs_rest, strict=True)]
 
 
@@ -117,10 +121,11 @@ class _Panels(NamedTuple):
     @classmethod
     def of(cls, call: Call) -> _Panels:
         assert call.packed is not None
-        sizes = [call.packed.x.numel(), call.packed.h.numel()]
+        sizes = [call.packed.x.shape[-1], call.packed.h.shape[-1]]
         later = sum(sizes) * call.x.element_size() > _HOT_GRADIENT
-        sets = 1 if later else call.threads
-        return cls(*(torch.empty(sets, max(1, n), dtype=call.x.dtype) for n in sizes), later)
+        shape = (*call.x.shape[:-3], 1 if later else call.threads)
+        x, h = (torch.empty(*shape, max(1, n), dtype=call.x.dtype) for n in sizes)
+        return cls(x, h, later)
 
 
 def _unpack(call: Call, panels: _Panels) -> tuple[torch.Tensor, torch.Tensor]:
@@ -130,22 +135,18 @@ def _unpack(call: Call, panels: _Panels) -> tuple[torch.Tensor, torch.Tensor]:
     new = torch.zeros if call.kernel.late else torch.empty
     d_ih = torch.empty(weights.weight_ih.shape, dtype=call.x.dtype)
     d_hh = new(weights.weight_hh.shape, dtype=call.x.dtype)
-    invoke(
-        call.kernel.unpack,
-        [call.threads, call.x.shape[2], hidden, call.padded, len(panels.x)],
-        [pointer(t) for t in (panels.x, panels.h, d_ih, d_hh)],
-    )
+    numbers = [call.threads, call.x.shape[-1], hidden, call.padded, panels.x.shape[-2]]
+    invoke(call.kernel.unpack, numbers, [panels.x, panels.h, d_ih, d_hh], call.many)
     rows = {g: k * hidden for k, g in enumerate(call.request.trace.gates)}
     for q, gate in enumerate(call.kernel.late):
         d, source = _late_pair(call, q, hidden)
-        torch.mm(d.T, source, out=d_hh[rows[gate] : rows[gate] + hidden])
+        d_hh.narrow(-2, rows[gate], hidden).copy_(d.mT @ source)
     return d_ih, d_hh
 
 
 def _late_pair(call: Call, q: int, hidden: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Of the q-th late gate: its product's derivative and what it multiplied, both [T*B, H]."""
     assert call.kept is not None
-    steps, batch, _ = call.kept.shape
-    slots = call.kept.view(steps * batch, -1, call.padded)[..., :hidden]
+    slots = call.kept.flatten(-3, -2).unflatten(-1, (-1, call.padded))[..., :hidden]
     first = len(call.kernel.accumulators) + q
-    return slots[:, first], slots[:, first + len(call.kernel.late)]
+    return slots.select(-2, first), slots.select(-2, first + len(call.kernel.late))

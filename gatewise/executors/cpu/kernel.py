@@ -5,9 +5,10 @@ from __future__ import annotations
 import ctypes
 import functools
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources import files
-from typing import Any
+from typing import Any, NamedTuple
 
 import sympy
 import torch
@@ -51,6 +52,9 @@ def runtime() -> ctypes.CDLL:
     lib = toolchain.library("runtime " + c_text("runtime.c"), lambda: c_text("runtime.c"))
     lib.gw_chain.argtypes = [ctypes.c_long, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p]
     lib.gw_chain.restype = None
+    many = [ctypes.c_long, ctypes.c_long, *[ctypes.c_void_p] * 4, ctypes.c_long]
+    lib.gw_networks.argtypes = many
+    lib.gw_networks.restype = ctypes.c_int
     lib.gw_fingerprint.argtypes = [ctypes.c_long, ctypes.c_void_p, ctypes.c_void_p]
     lib.gw_fingerprint.restype = ctypes.c_uint64
     team = _torch_openmp()
@@ -90,11 +94,32 @@ def pointer(t: torch.Tensor | None) -> int:
     return 0 if t is None else t.data_ptr()
 
 
-def invoke(function: Any, numbers: list[int], pointers: list[int]) -> None:
-    """Call a C function with its argument lists and the thread pool."""
+class Networks(NamedTuple):
+    """How many networks one call computes, and how many threads they are split over."""
+
+    number: int = 0  # 0: one, with no dimension for it in front of the tensors
+    threads: int = 1
+
+
+ALONE = Networks()
+
+
+def invoke(
+    function: Any,
+    numbers: list[int],
+    tensors: Sequence[torch.Tensor | None],
+    many: Networks = ALONE,
+) -> None:
+    """Call a C function with its arguments and the thread pool, on each network's part of them."""
     n = (ctypes.c_int64 * len(numbers))(*numbers)
-    p = (ctypes.c_void_p * len(pointers))(*pointers)
-    function(n, p, parallel())
+    p = (ctypes.c_void_p * len(tensors))(*(pointer(t) for t in tensors))
+    if not many.number:
+        function(n, p, parallel())
+        return
+    apart = [0 if t is None else t.stride(0) * t.element_size() for t in tensors]
+    steps = (ctypes.c_int64 * len(apart))(*apart)
+    if not runtime().gw_networks(*many, function, n, p, steps, len(apart)):
+        raise RuntimeError(f"a kernel of {len(apart)} arguments cannot compute many networks")
 
 
 _kernels: dict[tuple[object, ...], Kernel | str] = {}

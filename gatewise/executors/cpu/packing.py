@@ -10,7 +10,6 @@ Shapes: I = input size, H = hidden units, P = H padded to whole vectors, F = fed
 from __future__ import annotations
 
 import ctypes
-import functools
 import threading
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -20,7 +19,7 @@ import torch
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from gatewise.equations.layout import Weights
-from gatewise.executors.cpu.kernel import Kernel, invoke, pointer, runtime
+from gatewise.executors.cpu.kernel import ALONE, Kernel, Networks, invoke, pointer, runtime
 
 
 @dataclass(eq=False)
@@ -43,34 +42,39 @@ def pack(
     threads: int,
     learns_x: bool = False,
     room: Packed | None = None,
+    many: Networks = ALONE,
 ) -> Packed:
     """Copy the weights into the kernel's order, into `room` if it was packed for the same."""
     packed = room or _new_packed(made, w, padded, learns_x)
-    hidden = w.weight_ih.shape[0] // made.gates
+    hidden = w.weight_ih.shape[-2] // made.gates
     raw = [
         None if t is None else t.detach().contiguous()
         for t in (w.weight_ih, w.weight_hh, w.bias_ih, w.bias_hh)
     ]
     to = (packed.x, packed.h, packed.transposed, packed.bias)
     late = (packed.late, packed.late_transposed)
-    numbers = [threads, w.weight_ih.shape[1], hidden, padded]
-    invoke(made.pack, numbers, [pointer(t) for t in (*raw, *to, *late, packed.x_transposed)])
+    numbers = [threads, w.weight_ih.shape[-1], hidden, padded]
+    invoke(made.pack, numbers, [*raw, *to, *late, packed.x_transposed], many)
     return packed
 
 
 def _new_packed(made: Kernel, w: Weights, padded: int, learns_x: bool) -> Packed:
-    hidden = w.weight_ih.shape[0] // made.gates
-    inputs, fed = w.weight_ih.shape[1], w.weight_hh.shape[1]
+    *front, rows, inputs = w.weight_ih.shape
+    hidden, fed = rows // made.gates, w.weight_hh.shape[-1]
     from_x = sum(a.from_input for a in made.accumulators)
     from_h = sum(a.from_feedback for a in made.accumulators)
-    new = functools.partial(torch.empty, dtype=w.weight_ih.dtype)
-    late = [new(len(made.late) * padded * hidden) if made.late else None for _ in range(2)]
+
+    def new(*shape: int) -> torch.Tensor:
+        return torch.empty(*front, *shape, dtype=w.weight_ih.dtype)
+
+    late = len(made.late) * padded * hidden
     return Packed(
         new(padded * inputs * from_x),
         new(padded * fed * from_h),
         new(len(made.accumulators), padded),
         new(fed * padded * from_h) if made.backward else None,  # F*P*H numbers per gate
-        *late,
+        new(late) if late else None,
+        new(late) if late else None,
         new(-(-inputs // made.lanes) * made.lanes * hidden * from_x) if learns_x else None,
     )
 
@@ -90,13 +94,18 @@ _lock = threading.Lock()
 
 
 def packed_weights(
-    made: Kernel, w: Weights, padded: int, threads: int, learns_x: bool = False
+    made: Kernel,
+    w: Weights,
+    padded: int,
+    threads: int,
+    learns_x: bool = False,
+    many: Networks = ALONE,
 ) -> Packed:
     """`pack`, or what it gave the last time if the weights are what they were."""
     given = (w.weight_ih, w.weight_hh, w.bias_ih, w.bias_hh)
     held = [t for t in given if t is not None]
     if not (type(w.weight_ih) is torch.nn.Parameter and all(t.is_contiguous() for t in held)):
-        return pack(made, w, padded, threads, learns_x)  # made for this call alone
+        return pack(made, w, padded, threads, learns_x, None, many)  # made for this call alone
     purpose = (made, learns_x, *(None if t is None else t.shape for t in given))
     now = fingerprint(held)
     with _lock:
@@ -105,7 +114,7 @@ def packed_weights(
             # Panels that no call reads any more are written again: no new memory to be cleared.
             reuse = kept is not None and kept.purpose == purpose and not kept.lent
             room = kept.packed if kept is not None and reuse else None
-            kept = _Kept(purpose, now, pack(made, w, padded, threads, learns_x, room))
+            kept = _Kept(purpose, now, pack(made, w, padded, threads, learns_x, room, many))
             _kept[w.weight_ih] = kept
         lent = replace(kept.packed)
         kept.lent.add(lent)

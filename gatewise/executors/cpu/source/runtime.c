@@ -146,9 +146,43 @@ int gw_parallel(task_fn task, void *context, long n, int together) {
   return 1;
 }
 
-/* One call for a stack of layers: kernel k reads what kernel k-1 wrote. */
 typedef void (*kernel_fn)(const int64_t *, void *const *, int (*)(task_fn, void *, long, int));
 
+/* One kernel for `count` networks: argument i of network k lies k * steps[i] bytes after base[i]. */
+#define MOST_ARGUMENTS 256
+
+typedef struct {
+  kernel_fn kernel;
+  const int64_t *numbers, *steps;
+  char *const *base;
+  long count, arguments, threads;
+} networks;
+
+static int in_order(task_fn task, void *context, long n, int together) {
+  if (together && n > 1) return 0;
+  for (long k = 0; k < n; k++) task(context, k);
+  return 1;
+}
+
+/* Networks that are split over threads are computed by one thread each. */
+static void run_networks(void *context, long id) {
+  const networks *w = context;
+  void *own[MOST_ARGUMENTS];
+  for (long k = w->count * id / w->threads; k < w->count * (id + 1) / w->threads; k++) {
+    for (long i = 0; i < w->arguments; i++)
+      own[i] = w->base[i] ? w->base[i] + k * w->steps[i] : 0;
+    w->kernel(w->numbers, own, w->threads > 1 ? in_order : gw_parallel);
+  }
+}
+
+int gw_networks(long count, long threads, kernel_fn kernel, const int64_t *numbers,
+                char *const *base, const int64_t *steps, long arguments) {
+  networks w = {kernel, numbers, steps, base, count, arguments, threads};
+  if (arguments > MOST_ARGUMENTS) return 0;
+  return gw_parallel(run_networks, &w, threads, 0);
+}
+
+/* One call for a stack of layers: kernel k reads what kernel k-1 wrote. */
 void gw_chain(long count, const kernel_fn *kernels, const int64_t *const *numbers,
               void *const *const *pointers) {
   for (long k = 0; k < count; k++) kernels[k](numbers[k], pointers[k], gw_parallel);
