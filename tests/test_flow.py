@@ -25,7 +25,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "export": ("layers",),
     "tasks": ("layers",),
     "models": ("layers",),
-    "lab": ("models", "learning", "diagnostics", "tasks"),
+    "lab": ("models", "learning", "diagnostics", "tasks", "benchmark"),
     "benchmark": ("models", "tasks"),
     "console": ("benchmark",),
     "demo": ("console",),

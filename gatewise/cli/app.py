@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from gatewise.cli import console, training
+from gatewise.cli import console, lab, training
 from gatewise.cli.common import CELL_HELP, JSON, cell_named, set_threads
 from gatewise.cli.errors import BadInput, checked
 
@@ -21,6 +21,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Gated recurrent networks from their equations.",
 )
+app.add_typer(lab.app, name="lab")
 
 
 def _version(wanted: bool) -> None:

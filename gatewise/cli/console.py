@@ -52,7 +52,7 @@ def train(run: Run) -> bool:
         TimeRemainingColumn(),
     )
     with (
-        _signals(trainer.stop) as signalled,
+        signals(trainer.stop) as signalled,
         Progress(*columns, console=errors, disable=not errors.is_terminal) as bar,
     ):
         task = bar.add_task("training", total=p.total, completed=p.step, rate="", loss="")
@@ -111,7 +111,7 @@ def tasks_table(kinds: list[dict[str, Any]]) -> Table:
 
 
 @contextmanager
-def _signals(stop: Any) -> Iterator[list[int]]:
+def signals(stop: Any) -> Iterator[list[int]]:
     """While inside, the first SIGINT or SIGTERM calls `stop`; a second SIGINT interrupts."""
     received: list[int] = []
 

@@ -1,5 +1,6 @@
 """The lab: experiments as data, run in trials, kept, and reported beside published figures."""
 
+from gatewise.lab import claims
 from gatewise.lab.experiment import (
     Activity,
     Experiment,
@@ -9,21 +10,30 @@ from gatewise.lab.experiment import (
     Track,
     Work,
 )
+from gatewise.lab.run import Options, Run, Standing, run
+from gatewise.lab.store import Store, Trial, Unfinished
 from gatewise.lab.table import EXPERIMENTS, TRACKS, add, select
 
-# A module that defines a track adds it and its experiments here:
-#     add(paper1997.TRACK, paper1997.EXPERIMENTS)
+# A module that defines a track gives it and its experiments; they are put into the tables here.
+add(claims.TRACK, claims.EXPERIMENTS)
 
 __all__ = [
     "EXPERIMENTS",
     "TRACKS",
     "Activity",
     "Experiment",
+    "Options",
     "Outcome",
     "Progress",
     "Published",
+    "Run",
+    "Standing",
+    "Store",
     "Track",
+    "Trial",
+    "Unfinished",
     "Work",
     "add",
+    "run",
     "select",
 ]

@@ -1,0 +1,106 @@
+"""One piece of work from beginning to end, as messages: the same on every engine."""
+
+from __future__ import annotations
+
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+from safetensors.torch import save
+
+from gatewise.lab.experiment import Experiment, Outcome, Progress, Work
+from gatewise.lab.table import TRACKS
+
+
+@dataclass(frozen=True)
+class Job:
+    """Trials of one experiment that run together."""
+
+    experiment: Experiment
+    work: Work
+    seconds: float = 0.0  # that went into it before an interruption
+
+
+@dataclass(frozen=True)
+class Update:
+    """Where work stands; with `tensors` it is worth keeping."""
+
+    done: float
+    note: str
+    seconds: float
+    tensors: bytes | None
+
+
+@dataclass(frozen=True)
+class Ended:
+    """A trial has ended."""
+
+    outcome: Outcome
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Broken:
+    """The track raised an error, or gave other trials than it was asked for."""
+
+    error: str
+
+
+Message = Update | Ended | Broken
+
+
+def perform(
+    job: Job,
+    every: float,
+    deadline: float | None = None,
+    stopped: Callable[[], bool] = lambda: False,
+) -> Iterator[Message]:
+    """Run a job; its state comes every `every` seconds and when it is stopped or out of time.
+
+    A trial runs on one thread: its numbers must not depend on what runs beside it.
+
+    Args:
+        job: what to run.
+        every: seconds between two states.
+        deadline: `time.time()` at which to leave off.
+        stopped: asked at every sign of progress.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield from _perform(job, every, deadline, stopped)
+    except Exception:  # whatever a track raises ends this job and no other
+        yield Broken(traceback.format_exc())
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _perform(
+    job: Job, every: float, deadline: float | None, stopped: Callable[[], bool]
+) -> Iterator[Message]:
+    start = kept = time.perf_counter()
+    missing = set(job.work.trials)
+    for event in TRACKS[job.experiment.track].run(job.experiment.settings, job.work):
+        now = time.perf_counter()
+        seconds = job.seconds + now - start
+        if isinstance(event, Outcome):
+            missing.discard(event.trial)
+            yield Ended(event, seconds)
+            continue
+        leave = stopped() or (deadline is not None and time.time() >= deadline)
+        due = leave or now - kept >= every
+        yield Update(event.done, event.note, seconds, _tensors(event) if due else None)
+        if due:
+            kept = time.perf_counter()
+        if leave:
+            return
+    if missing:
+        raise RuntimeError(f"the track {job.experiment.track} gave no outcome for {missing}")
+
+
+def _tensors(progress: Progress) -> bytes | None:
+    if progress.state is None:
+        return None
+    return save({n: t.contiguous() for n, t in progress.state().items()})
