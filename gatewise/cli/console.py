@@ -98,15 +98,16 @@ def _short(value: float) -> str:
 
 
 def tasks_table(kinds: list[dict[str, Any]]) -> Table:
-    """The kinds of models, their options and defaults."""
+    """The kinds of models, their options and how they are trained, with the defaults."""
     table = Table(box=None, header_style="bold", pad_edge=False)
     table.add_column("task", no_wrap=True)
-    table.add_column("what it is; its options (--set NAME=VALUE) with their defaults")
+    table.add_column("what it is; its options, and those of training (--set NAME=VALUE)")
     for k in kinds:
-        options = ", ".join(f"{n}={v}" for n, v in k["options"].items())
-        defaults = ", ".join(f"{n}={v}" for n, v in k["defaults"].items())
-        told = [k["summary"], ("\n" + options, "cyan")]
-        table.add_row(k["name"], Text.assemble(*told, ("\n" + defaults if defaults else "", "dim")))
+        options, training = (
+            "\n" + ", ".join(f"{n}={v}" for n, v in k[part].items())
+            for part in ("options", "training")
+        )
+        table.add_row(k["name"], Text.assemble(k["summary"], (options, "cyan"), (training, "dim")))
     return table
 
 

@@ -33,7 +33,9 @@ def train(
     ] = None,
     options: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="NAME=VALUE", help="An option of `gatewise tasks`."),
+        typer.Option(
+            "--set", metavar="NAME=VALUE", help="Any other option that `gatewise tasks` lists."
+        ),
     ] = None,
     level: Annotated[str | None, typer.Option(help="char, word or space")] = None,
     cell: Annotated[str | None, typer.Option(help=CELL_HELP + " Default: lstm.")] = None,
@@ -52,13 +54,7 @@ def train(
     vocabulary: Annotated[int | None, typer.Option(help="Most tokens.")] = None,
     seq: Annotated[int | None, typer.Option(help="Steps per chunk of truncated BPTT.")] = None,
     batch: Annotated[int | None, typer.Option(help="Parallel streams or examples.")] = None,
-    optimizer: Annotated[str | None, typer.Option(help="adamw or sgd")] = None,
     lr: Annotated[float | None, typer.Option(help="Peak learning rate.")] = None,
-    decay: Annotated[
-        float | None, typer.Option(help="Of the rate, per pass, instead of the cosine.")
-    ] = None,
-    decay_after: Annotated[int | None, typer.Option(help="Passes before it decays.")] = None,
-    weight_decay: Annotated[float | None, typer.Option(help="Pull of the weights to 0.")] = None,
     clip: Annotated[float | None, typer.Option(help="Largest norm of the gradient.")] = None,
     steps: Annotated[int | None, typer.Option(help="Train so many batches.")] = None,
     minutes: Annotated[float | None, typer.Option(help="Train about so long.")] = None,
@@ -93,11 +89,7 @@ def train(
         "vocabulary": vocabulary,
         "chunk": seq,
         "batch": batch,
-        "optimizer": optimizer,
         "learning_rate": lr,
-        "decay": decay,
-        "decay_after": decay_after,
-        "weight_decay": weight_decay,
         "clip": clip,
         "seed": seed,
         "evaluations": evaluations,
@@ -150,17 +142,17 @@ def _begin(
     from gatewise.models.task import options_from
 
     kind = find_kind(task or guess_kind(path))
-    shared = {f.name for f in fields(Settings)}
-    settings = {n: v for n, v in given.items() if n in shared}
-    own = {n: v for n, v in given.items() if n not in shared} | parse(kind.Options, words)
-    known = {f.name for f in fields(kind.Options)}
-    for name in own:
-        if name not in known:
+    types = get_type_hints(Settings) | get_type_hints(kind.Options)
+    given = given | parse(types, words)
+    for name in given:
+        if name not in types:
             option = OPTIONS.get(name, f"--{name}")
             raise ValueError(
-                f"{option} is not an option of the task {kind.kind}, which has: "
-                + ", ".join(sorted(known))
+                f"{option} is not an option of the task {kind.kind}, which has: {', '.join(types)}"
             )
+    shared = {f.name for f in fields(Settings)}
+    settings = {n: v for n, v in given.items() if n in shared}
+    own = {n: v for n, v in given.items() if n not in shared}
     length = ("steps", "epochs", "minutes")
     defaults = kind.defaults
     if any(n in settings for n in length):
@@ -174,9 +166,8 @@ def _begin(
     )
 
 
-def parse(kind: type[Any], words: list[str]) -> dict[str, Any]:
-    """NAME=VALUE words as values of the types that the dataclass `kind` declares."""
-    types = get_type_hints(kind)
+def parse(types: dict[str, Any], words: list[str]) -> dict[str, Any]:
+    """NAME=VALUE words as values of the declared types."""
     found: dict[str, Any] = {}
     for word in words:
         name, equals, text = word.partition("=")
@@ -326,14 +317,21 @@ def tasks(as_json: Annotated[bool, JSON] = False) -> None:
 
     Example: gatewise tasks
     """
+    from gatewise.models import Settings
     from gatewise.models.kinds import KINDS, find_kind
 
     rows = []
+    shared = {f.name: f.default for f in fields(Settings)}
     for name in KINDS:
         kind = find_kind(name)
         own = {f.name: None if f.default is MISSING else f.default for f in fields(kind.Options)}
         rows.append(
-            {"name": name, "summary": kind.summary, "options": own, "defaults": kind.defaults}
+            {
+                "name": name,
+                "summary": kind.summary,
+                "options": own,
+                "training": shared | kind.defaults,
+            }
         )
     if as_json:
         print(json.dumps(rows))

@@ -30,7 +30,10 @@ class LanguageModelConfig:
     """The sizes of a language model; everything but its numbers.
 
     `cell` is a name of `gatewise cells` or `FILE.py:CLASS`. `tied` uses the embedding as the
-    head's weight (Press & Wolf, 2017), which needs embedding_size == hidden_size.
+    head's weight (Press & Wolf, 2017), which needs embedding_size == hidden_size. `dropout` drops
+    numbers anew at every step; `input_dropout` and `recurrent_dropout` drop inputs of a layer and
+    fed-back units with one mask for a whole chunk (Gal & Ghahramani, 2016). With `init_range` r
+    every first weight is drawn from U(-r, r).
     """
 
     vocabulary_size: int
@@ -40,6 +43,9 @@ class LanguageModelConfig:
     num_layers: int = 2
     dropout: float = 0.0
     tied: bool = False
+    input_dropout: float = 0.0
+    recurrent_dropout: float = 0.0
+    init_range: float | None = None
 
     def __post_init__(self) -> None:
         for name, largest in _LARGEST.items():
@@ -50,8 +56,13 @@ class LanguageModelConfig:
                 raise ValueError(f"{name} must be between 1 and {largest:,}, got {value}")
         if not isinstance(self.cell, str):
             raise TypeError(f"cell must be a name, got {self.cell!r}")
-        if not isinstance(self.dropout, int | float) or not 0.0 <= self.dropout < 1.0:
-            raise ValueError(f"dropout must be at least 0 and below 1, got {self.dropout!r}")
+        for name in ("dropout", "input_dropout", "recurrent_dropout"):
+            value = getattr(self, name)
+            if not isinstance(value, int | float) or not 0.0 <= value < 1.0:
+                raise ValueError(f"{name} must be at least 0 and below 1, got {value!r}")
+        scale = self.init_range
+        if scale is not None and not (isinstance(scale, int | float) and 0 < scale < 100):
+            raise ValueError(f"init_range must be positive and below 100, got {scale!r}")
         if self.tied and self.embedding_size != self.hidden_size:
             raise ValueError(
                 "tied weights need embedding_size == hidden_size, got "
@@ -111,6 +122,8 @@ class LanguageModel(TokenModel):
             device=device,
             dtype=dtype,
             executor=executor,
+            input_dropout=config.input_dropout,
+            recurrent_dropout=config.recurrent_dropout,
         )
         self.dropout = nn.Dropout(config.dropout)
         self.head = nn.Linear(
@@ -121,6 +134,9 @@ class LanguageModel(TokenModel):
         if config.tied:  # N(0, 1) rows would make logits of the size of the embedding
             nn.init.normal_(self.embedding.weight, std=config.embedding_size**-0.5)
         nn.init.zeros_(self.head.bias)
+        if config.init_range is not None:
+            for parameter in self.parameters():
+                nn.init.uniform_(parameter, -config.init_range, config.init_range)
 
     def hidden(self, tokens: torch.Tensor, state: Any = None) -> tuple[torch.Tensor, Any]:
         x = self.dropout(self.embedding(tokens))  # [T, B, E]

@@ -45,6 +45,9 @@ class LanguageOptions:
     num_layers: int = 1
     dropout: float = 0.0
     tied: bool = False
+    input_dropout: float = 0.0  # variational: one mask for a chunk
+    recurrent_dropout: float = 0.0  # the same
+    init_range: float | None = None
     chunk: int = 64  # steps of truncated BPTT
     restart: float = 0.05  # probability that a stream begins a chunk with an empty state
 

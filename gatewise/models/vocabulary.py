@@ -15,10 +15,11 @@ import numpy as np
 import torch
 
 UNKNOWN = "\N{REPLACEMENT CHARACTER}"
-LEVELS = ("char", "word")
+LEVELS = ("char", "word", "space")
 # A word takes the one space before it along, a line break the trailing space, so joining the
 # tokens gives the text back. `<unk>` and `<eos>` of prepared corpora stay whole.
 _WORD = re.compile(r" ?\n| ?<\w+>| ?\w+(?:['’]\w+)*| ?[^\w\s]|\s")
+_PREPARED = re.compile(r"\n|\S+")
 _CODE_POINTS = 0x110000
 
 
@@ -33,6 +34,9 @@ class Encoded:
 
 class Vocabulary:
     """The tokens a model knows, at the level of characters or of words.
+
+    The level `word` splits punctuation off; `space` takes what stands between white space, for
+    corpora that are split already, a line break being a token.
 
     A character vocabulary built with `min_count=1` is lossless on the text it was built from.
     What is not in the vocabulary becomes the unknown token.
@@ -98,7 +102,7 @@ class Vocabulary:
             return torch.from_numpy(self._table()[_code_points(text)])
         unknown = self._id[UNKNOWN]
         return torch.tensor(
-            [self._id.get(t, unknown) for t in _split(text, "word")], dtype=torch.int64
+            [self._id.get(t, unknown) for t in _split(text, self.level)], dtype=torch.int64
         )
 
     def decode(self, ids: Iterable[int] | torch.Tensor) -> str:
@@ -142,7 +146,13 @@ class Vocabulary:
 
 
 def _split(text: str, level: str) -> Iterable[str]:
-    return text if level == "char" else (m.group() for m in _WORD.finditer(text))
+    if level == "char":
+        return text
+    if level == "word":
+        return (m.group() for m in _WORD.finditer(text))
+    # A word takes one space behind it along, whatever stood there: joining gives readable text.
+    found = (m.group() for m in _PREPARED.finditer(text))
+    return (t if t == "\n" else t + " " for t in found)
 
 
 def _code_points(text: str) -> np.ndarray:
