@@ -26,6 +26,6 @@ def checked() -> Iterator[None]:
     """Errors that the library raises about its arguments become one line."""
     try:
         yield
-    except (ValueError, TypeError, OSError) as error:
+    except (ValueError, TypeError, OSError, ImportError) as error:
         argument, _, rest = str(error).partition(" ")
         raise BadInput(f"{OPTIONS.get(argument, argument)} {rest}".strip()) from error

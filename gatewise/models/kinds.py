@@ -11,7 +11,10 @@ from gatewise.models.task import Task
 KINDS = {
     "lm": "gatewise.models.language_task:LanguageTask",
     "forecast": "gatewise.models.forecast_task:ForecastTask",
+    "tag": "gatewise.models.tag_task:TagTask",
 }
+# What the end of a file's name says of it.
+_OBVIOUS = {".conllu": "tag", ".conll": "tag"}
 
 
 def find_kind(name: str) -> type[Task[Any]]:
@@ -24,4 +27,9 @@ def find_kind(name: str) -> type[Task[Any]]:
 
 def guess_kind(path: Path | None) -> str:
     """The kind that the data at `path` is obviously for; text is for a language model."""
+    if path is not None:
+        names = [path.name, *(p.name for p in path.iterdir())] if path.is_dir() else [path.name]
+        for suffix, kind in _OBVIOUS.items():
+            if any(n.removesuffix(".gz").endswith(suffix) for n in names):
+                return kind
     return "lm"

@@ -90,8 +90,8 @@ class Task(ABC, Generic[P]):
     defaults: ClassVar[dict[str, Any]] = {}  # of Settings, where this kind wants others
     items: ClassVar[str] = "examples"  # what the speed counts
     loss_name: ClassVar[str] = "loss"  # the score that the training loss is comparable with
-    metric: ClassVar[str] = "loss"  # the score that decides which checkpoint is the best
-    larger_is_better: ClassVar[bool] = False
+    metric: str = "loss"  # the score that decides which checkpoint is the best
+    larger_is_better: bool = False
 
     name: str  # of the data
     fingerprint: str  # of the data: another one is not the same run
