@@ -59,18 +59,16 @@ def test_state_can_be_read_set_and_reset_by_row() -> None:
     assert torch.equal(stepper(tokens[4]), onward)
     stepper.state = held
     stepper.reset(torch.tensor([True, False, False]))
-    mixed, fresh = stepper(tokens[4]), make_fresh(model, tokens[4])
+    mixed, fresh = stepper(tokens[4]), model.stream(B)(tokens[4])
     assert torch.equal(mixed[1:], onward[1:])
     assert torch.equal(mixed[0], fresh[0])
 
 
-def make_fresh(model: LanguageModel, row: torch.Tensor) -> torch.Tensor:
-    return model.stream(B)(row)
-
-
 def test_changed_weights_are_noticed_in_every_part() -> None:
     model = make()
-    for weight in (model.embedding.weight, model.recurrent.weight_hh_l1, model.head.bias):
+    weights = dict(model.named_parameters())
+    for weight in map(weights.get, ("embedding.weight", "recurrent.weight_hh_l1", "head.bias")):
+        assert weight is not None
         stepper = model.stream()
         stepper(1)
         with torch.no_grad():

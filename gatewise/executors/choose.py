@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from gatewise.executors import checkpoint, cpu, reference, scan
+from gatewise.executors import checkpoint, cpu, reference, rounding, scan
 from gatewise.executors.request import Request, Result
 
 EXECUTORS = ("auto", "cpu", "scan", "reference")
@@ -36,24 +36,32 @@ def choose(request: Request, executor: str = "auto", strict: bool = False) -> Ex
     """
     if executor not in EXECUTORS:
         raise ValueError(f"executor must be one of {', '.join(EXECUTORS)}, got {executor!r}")
-    note = checkpoint.note(request) if request.checkpoint else ""
     if executor == "reference":
-        chosen = Explanation("reference", ("executor='reference' was asked for",), note)
+        chosen = Explanation("reference", ("executor='reference' was asked for",))
     elif executor == "auto":
-        chosen = _fastest(request, note)
+        chosen = _fastest(request)
     else:
         reasons = _OBSTACLES[executor](request)
         if reasons:
             raise ValueError(f"executor={executor!r} cannot run this: " + "; ".join(reasons))
-        chosen = Explanation(executor, (), note)
+        chosen = Explanation(executor)
     if strict and chosen.executor == "reference":
         raise SlowPathError(
             "strict=True refuses the reference executor: " + "; ".join(chosen.reasons)
         )
-    return chosen
+    if request.held == "full" and not request.checkpoint:  # the usual case costs nothing
+        return chosen
+    return replace(chosen, note=_note(request, chosen.executor))
 
 
-def _fastest(request: Request, note: str) -> Explanation:
+def _note(request: Request, executor: str) -> str:
+    """How else than asked, or than usual, the request is run."""
+    widened = cpu.note(request) if executor == "cpu" else ""
+    notes = (rounding.note(request), widened, checkpoint.note(request))
+    return ", ".join(n for n in notes if n)
+
+
+def _fastest(request: Request) -> Explanation:
     """The kernel where it can run; then the scan over time, which suits a few cells; then the loop.
 
     On two CPU cores the scan took 0.6 to 6 times the kernel's time; it was the faster of the two
@@ -62,8 +70,8 @@ def _fastest(request: Request, note: str) -> Explanation:
     """
     reasons = tuple(cpu.obstacles(request))
     if not reasons:
-        return Explanation("cpu", (), note)
-    return Explanation("reference" if scan.obstacles(request) else "scan", reasons, note)
+        return Explanation("cpu")
+    return Explanation("reference" if scan.obstacles(request) else "scan", reasons)
 
 
 _OBSTACLES: dict[str, Callable[[Request], list[str]]] = {

@@ -17,12 +17,14 @@ from gatewise.equations.trace import Trace, evaluate
 from gatewise.executors.counter import uniform
 from gatewise.executors.replicas import in_turn
 from gatewise.executors.request import Request, Result
+from gatewise.executors.rounding import rounded
 
 
 def run(request: Request) -> Result:
     """Unroll the cell over time."""
     if request.replicas:
         return in_turn(run, request)
+    request = rounded(request)
     trace, weights, x = request.trace, request.weights, request.x
     steps = len(x)
     projected = linear(x, weights.weight_ih, weights.bias_ih)  # [T, B, G*H]

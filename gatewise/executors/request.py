@@ -45,6 +45,7 @@ class Request:
     zoneout: Zoneout | None = None
     cut: frozenset[str] = frozenset()  # edges (equations.edges) that carry no gradient
     cut_steps: torch.Tensor | None = None  # [T, B] bool: where the cut applies; None: everywhere
+    held: str = "full"  # how products read W and U; see executors/rounding.py
     checkpoint: int = 0  # steps per chunk that backward runs again; 0: everything is kept
 
     @property

@@ -23,6 +23,7 @@ from gatewise.equations.trace import Trace, evaluate, symbol
 from gatewise.executors import reference
 from gatewise.executors.replicas import in_turn
 from gatewise.executors.request import Request, Result
+from gatewise.executors.rounding import rounded
 
 _K = 16  # steps one by one: more means fewer levels, and fewer numbers at work at once
 _DTYPES = (torch.float32, torch.float64)
@@ -77,6 +78,7 @@ def run(request: Request) -> Result:
 
     Raises ValueError where there are `obstacles`.
     """
+    request = rounded(request)
     why = obstacles(request)
     if why:
         raise ValueError("; ".join(why))

@@ -29,6 +29,7 @@ class Options(TypedDict, total=False):
     residual: bool
     layer_norm: bool
     checkpoint: bool | int
+    weights: str
     init: Init | Sequence[Init]
 
 

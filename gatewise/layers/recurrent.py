@@ -17,6 +17,7 @@ from gatewise.cells.registry import get_cell
 from gatewise.equations.cell import Cell
 from gatewise.equations.trace import trace
 from gatewise.executors import EXECUTORS, Result
+from gatewise.executors.rounding import HELD
 from gatewise.layers import check, masks, stack
 from gatewise.layers.border import Batch, read_input, read_replicas
 from gatewise.layers.initialise import Init, initialise
@@ -54,6 +55,9 @@ class Recurrent(nn.Module):
         checkpoint: training keeps the states between chunks of time alone and runs each chunk
             again in backward: for one more run forward, memory beside each layer's input and
             output grows with √T instead of T. True takes √T steps a chunk, an int so many.
+        weights: how products read W and U: "full", as the parameters are; "bf16", rounded to
+            bfloat16, which halves what is read of them; sums, states and the parameters, which
+            learn, stay in float32.
         init: "torch", "forget_bias(1.0)", "chrono(T)", "orthogonal", "uniform(0.1)", a function
             of the layer, or a list of these, applied in order; see `gatewise.init`.
 
@@ -111,6 +115,7 @@ class Recurrent(nn.Module):
         residual: bool = False,
         layer_norm: bool = False,
         checkpoint: bool | int = False,
+        weights: str = "full",
         init: Init | Sequence[Init] = "torch",
     ) -> None:
         super().__init__()
@@ -132,6 +137,7 @@ class Recurrent(nn.Module):
         self.residual = check.flag("residual", residual)
         self.layer_norm = check.flag("layer_norm", layer_norm)
         self.checkpoint = check.chunk("checkpoint", checkpoint)
+        self.weights = check.one_of("weights", weights, HELD)
         self.init = init
 
         self._plan = self._make_plan()
@@ -410,6 +416,7 @@ class Recurrent(nn.Module):
         ("residual", False),
         ("layer_norm", False),
         ("checkpoint", False),
+        ("weights", "full"),
         ("init", "torch"),
     )
 

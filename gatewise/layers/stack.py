@@ -168,6 +168,7 @@ def _request(layer: Recurrent, d: Direction, x: torch.Tensor, call: Call) -> Req
         mask,
         zoneout,
         checkpoint=_chunk(layer.checkpoint, x.shape[-3]),
+        held=layer.weights,
     )
 
 

@@ -177,7 +177,7 @@ class Stepper:
         for d in self.layer.directions:
             tensors = self.layer.weights_of(d)
             check.weights(tensors, d.shapes, self._like)
-            found.append((d.layout.trace, d.layout.weights(tensors)))
+            found.append((d.layout.trace, d.layout.weights(tensors), self.layer.weights))
         if self.head is not None:
             found.append(linear(self.head.weight, self.head.bias))
         return found

@@ -112,6 +112,10 @@ def _start(layer: Recurrent, batch: int, state: Any) -> tuple[Layout, dict[str, 
         )
     if layer.training and (layer.zoneout or layer.recurrent_dropout or layer.input_dropout):
         raise ValueError("derivatives are carried forward without dropout and zoneout")
+    if layer.weights != "full":
+        raise ValueError(
+            f"derivatives are carried forward with weights='full', got {layer.weights!r}"
+        )
     [direction] = layer.directions
     layout, like = direction.layout, layer.weights_of(direction)["weight_ih"]
     given: dict[str, torch.Tensor] = {}

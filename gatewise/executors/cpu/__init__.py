@@ -9,9 +9,9 @@ import torch
 from gatewise.equations.trace import Trace
 from gatewise.executors.cpu import generate
 from gatewise.executors.cpu.kernel import Kernel, build
-from gatewise.executors.cpu.launch import obstacles, run
+from gatewise.executors.cpu.launch import note, obstacles, run
 
-__all__ = ["obstacles", "prepare", "run", "source"]
+__all__ = ["note", "obstacles", "prepare", "run", "source"]
 
 
 def source(trace: Trace, dtype: torch.dtype = torch.float32, training: bool = True) -> str:

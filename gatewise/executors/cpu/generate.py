@@ -25,6 +25,7 @@ from gatewise.equations.trace import Accumulator, Trace
 from gatewise.executors.cpu.phased import functions
 from gatewise.executors.render import C, expression, statements
 
+_HELD = {"full": "FULL", "bf16": "BF16"}  # the names in weights.h
 REAL_BITS = {torch.float32: 32, torch.float64: 64}
 
 
@@ -38,6 +39,7 @@ class KernelSpec:
     record: tuple[str, ...] = ()
     zoneout: tuple[str, ...] = ()  # states that are zoned out
     cut: frozenset[str] = frozenset()  # edges (equations.edges) without a gradient
+    held: str = "full"  # how weights are held: a key of _HELD
 
     @cached_property
     def programs(self) -> StepPrograms:
@@ -79,13 +81,15 @@ def source(spec: KernelSpec) -> str:
         code = functions(spec.trace, spec.phased, spec.record, spec.training)
         phases = c_text("phases.c").replace("/*@functions@*/", code)
         skeleton = skeleton.replace("/*@phases@*/", phases)
-    return "\n".join([_constants(spec), c_text("vector.h"), step_source(spec), skeleton])
+    headers = [c_text("vector.h"), c_text("weights.h")]
+    return "\n".join([_constants(spec), *headers, step_source(spec), skeleton])
 
 
 def _constants(spec: KernelSpec) -> str:
     trace, accumulators = spec.trace, spec.accumulators
     defines = {
         "REAL_BITS": REAL_BITS[spec.dtype],
+        "HELD": _HELD[spec.held],
         "TRAINING": int(spec.training),
         "NG": len(accumulators),
         "NGX": sum(a.from_input for a in accumulators),

@@ -114,17 +114,18 @@ def _gradient(call: Call, needs: Any, grads: Any) -> list[torch.Tensor | None]:
 class _Panels(NamedTuple):
     """Room for the weights' gradients in the kernel's order."""
 
-    x: torch.Tensor  # [sets, of packed.x's size]
+    x: torch.Tensor  # [sets, numbers in packed.x]
     h: torch.Tensor
     later: bool  # one set, filled after the sweep; else one per thread, filled on the way
 
     @classmethod
     def of(cls, call: Call) -> _Panels:
-        assert call.packed is not None
-        sizes = [call.packed.x.shape[-1], call.packed.h.shape[-1]]
-        later = sum(sizes) * call.x.element_size() > _HOT_GRADIENT
+        weights, summed = call.request.weights, call.kernel.accumulators
+        x = call.padded * weights.weight_ih.shape[-1] * sum(a.from_input for a in summed)
+        h = call.padded * weights.weight_hh.shape[-1] * sum(a.from_feedback for a in summed)
+        later = (x + h) * call.x.element_size() > _HOT_GRADIENT
         shape = (*call.x.shape[:-3], 1 if later else call.threads)
-        x, h = (torch.empty(*shape, max(1, n), dtype=call.x.dtype) for n in sizes)
+        x, h = (torch.empty(*shape, max(1, n), dtype=call.x.dtype) for n in (x, h))
         return cls(x, h, later)
 
 

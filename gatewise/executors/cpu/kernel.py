@@ -25,7 +25,7 @@ _GENERATORS = (
     "executors.cpu.generate",
     "executors.cpu.phased",
 )
-_SOURCES = ("vector.h", "kernel.c", "phases.c", "runtime.c")
+_SOURCES = ("vector.h", "weights.h", "kernel.c", "phases.c", "runtime.c")
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,6 +37,8 @@ class Kernel:
     accumulators: tuple[Accumulator, ...]  # what is summed first, in the order of the kernel
     late: tuple[str, ...]  # gates whose product with U comes later in the step
     width: int  # numbers per unit and row in the kept buffer
+    group: int  # inputs whose weights one entry of a panel holds
+    native: bool  # are weights multiplied as they are held, not widened?
     means: int  # numbers per row and step: means over units
     collected: int  # numbers per unit and row that backward gathers
     history: tuple[bool, ...]  # per state: is every step of it kept?
@@ -132,13 +134,14 @@ def kernel(
     record: tuple[str, ...] = (),
     zoneout: tuple[str, ...] = (),
     cut: frozenset[str] = frozenset(),
+    held: str = "full",
 ) -> Kernel | str:
     """The kernel, or why there is none."""
-    key = (trace, dtype, training, record, zoneout, cut)
+    key = (trace, dtype, training, record, zoneout, cut, held)
     found = _kernels.get(key)
     if found is None:
         try:
-            found = build(KernelSpec(trace, dtype, training, record, zoneout, cut))
+            found = build(KernelSpec(trace, dtype, training, record, zoneout, cut, held))
         except toolchain.NoCompilerError as error:
             toolchain.warn_no_compiler(str(error))
             found = str(error)
@@ -160,7 +163,7 @@ def _fingerprint(spec: KernelSpec) -> str:
     """Everything the generated source depends on, had without deriving it."""
     trace = spec.trace
     parts = [str(spec.dtype), str(spec.training), str(spec.record), str(spec.zoneout)]
-    parts += [str(sorted(spec.cut))]
+    parts += [str(sorted(spec.cut)), spec.held]
     parts += [str(trace.accumulators), str(trace.states), str(trace.feedback)]
     parts += [str(trace.parameters)]
     parts += [sympy.srepr(e) for e in trace.new_states.values()]
@@ -175,7 +178,7 @@ def build(spec: KernelSpec) -> Kernel:
     Raises NoCompilerError, or ValueError where the cell has no kernel.
     """
     lib = toolchain.library(_fingerprint(spec), lambda: source(spec))
-    for name in ("gw_lanes", "gw_width", "gw_means", "gw_collected"):
+    for name in ("gw_lanes", "gw_group", "gw_native", "gw_width", "gw_means", "gw_collected"):
         getattr(lib, name).restype = ctypes.c_int64
     pointers = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p]
     for name in ("gw_forward", "gw_backward", "gw_pack", "gw_unpack"):
@@ -190,6 +193,8 @@ def build(spec: KernelSpec) -> Kernel:
         accumulators=spec.accumulators,
         late=tuple(a.gate for a in late_accumulators(spec.trace)),
         width=lib.gw_width(),
+        group=lib.gw_group(),
+        native=bool(lib.gw_native()),
         means=lib.gw_means(),
         collected=lib.gw_collected(),
         history=tuple(bool(lib.gw_history(k)) for k in range(len(spec.trace.states))),

@@ -26,6 +26,8 @@ def obstacles(request: Request) -> list[str]:
     if x.dtype not in _DTYPES:
         return [f"the C kernel computes in float32 or float64, the input is {x.dtype}"]
     found = []
+    if request.held != "full" and x.dtype != torch.float32:
+        found.append(f"the C kernel holds {request.held} weights of float32, not of {x.dtype}")
     if trace.late_sources and (request.feedback_mask is not None or len(trace.feedback) > 1):
         found.append("no kernel yet for a late gate with dropout or several fed-back states")
     if request.cut and not trace.pointwise:
@@ -43,11 +45,20 @@ def obstacles(request: Request) -> list[str]:
     return found
 
 
+def note(request: Request) -> str:
+    """What the kernel makes of weights in few bits on this processor; empty where as they are."""
+    made = _kernel_for(request)
+    if isinstance(made, str) or made.native:
+        return ""
+    return "widened to float32, because this processor does not multiply them"
+
+
 def _kernel_for(request: Request) -> Kernel | str:
     zoned = tuple(request.zoneout.probability) if request.zoneout else ()
     training = wants_gradient(request)
     cut = request.cut if training else frozenset()  # matters to gradients alone
-    return kernel(request.trace, request.x.dtype, training, request.record, zoned, cut)
+    trace, dtype = request.trace, request.x.dtype
+    return kernel(trace, dtype, training, request.record, zoned, cut, request.held)
 
 
 def run(request: Request) -> Result:

@@ -60,22 +60,24 @@ def pack(
 
 def _new_packed(made: Kernel, w: Weights, padded: int, learns_x: bool) -> Packed:
     *front, rows, inputs = w.weight_ih.shape
-    hidden, fed = rows // made.gates, w.weight_hh.shape[-1]
+    hidden, dtype = rows // made.gates, w.weight_ih.dtype
     from_x = sum(a.from_input for a in made.accumulators)
     from_h = sum(a.from_feedback for a in made.accumulators)
+    groups, of_x = -(-hidden // made.group), -(-inputs // made.group)
+    fed = w.weight_hh.shape[-1] // hidden * groups
 
     def new(*shape: int) -> torch.Tensor:
-        return torch.empty(*front, *shape, dtype=w.weight_ih.dtype)
+        return torch.empty(*front, *shape, dtype=dtype if made.group == 1 else torch.int32)
 
-    late = len(made.late) * padded * hidden
+    late = len(made.late) * padded * groups
     return Packed(
-        new(padded * inputs * from_x),
+        new(padded * of_x * from_x),
         new(padded * fed * from_h),
-        new(len(made.accumulators), padded),
-        new(fed * padded * from_h) if made.backward else None,  # F*P*H numbers per gate
+        torch.empty(*front, len(made.accumulators), padded, dtype=dtype),
+        new(fed * padded * from_h) if made.backward else None,
         new(late) if late else None,
         new(late) if late else None,
-        new(-(-inputs // made.lanes) * made.lanes * hidden * from_x) if learns_x else None,
+        new(-(-inputs // made.lanes) * made.lanes * groups * from_x) if learns_x else None,
     )
 
 

@@ -36,11 +36,12 @@ class Linear(Cell):
 
 
 _LINEAR = trace(Linear())
+Part = tuple[Trace, Weights, str]  # a layer, and how its weights are held: executors/rounding.py
 
 
-def linear(weight: torch.Tensor, bias: torch.Tensor | None) -> tuple[Trace, Weights]:
+def linear(weight: torch.Tensor, bias: torch.Tensor | None) -> Part:
     """A linear map, weight [O, I] and bias [O], as a layer of a `CompiledStack`."""
-    return _LINEAR, Weights(weight, weight.new_empty(len(weight), 0), bias, None, {})
+    return _LINEAR, Weights(weight, weight.new_empty(len(weight), 0), bias, None, {}), "full"
 
 
 @dataclass
@@ -57,28 +58,28 @@ class _Layer:
 
 
 class CompiledStack:
-    """`layers` of (trace, weights), run one step per call on `batch` rows.
+    """`layers` of (trace, weights, how these are held), run one step per call on `batch` rows.
 
     Raises ValueError where a layer has no kernel.
     """
 
     def __init__(
         self,
-        layers: Sequence[tuple[Trace, Weights]],
+        layers: Sequence[Part],
         batch: int,
         dtype: torch.dtype,
         threads: int = 1,
     ) -> None:
         self.batch, self.dtype, self.threads = batch, dtype, threads
-        self._layers = [self._make_layer(t, w) for t, w in layers]
+        self._layers = [self._make_layer(*part) for part in layers]
         self.inputs = layers[0][1].weight_ih.shape[1]
         last = self._layers[-1]
         self._outputs = [written[0][:, : last.hidden] for written in last.states]  # by parity
         self._parity = 0
         self.load(layers)
 
-    def _make_layer(self, trace: Trace, weights: Weights) -> _Layer:
-        made = kernel(trace, self.dtype, training=False)
+    def _make_layer(self, trace: Trace, weights: Weights, held: str) -> _Layer:
+        made = kernel(trace, self.dtype, training=False, held=held)
         if isinstance(made, str):
             raise ValueError(made)
         hidden = weights.weight_ih.shape[0] // len(trace.gates)
@@ -93,9 +94,9 @@ class CompiledStack:
         ]
         return _Layer(trace, made, hidden, padded, [], room, states)
 
-    def load(self, layers: Sequence[tuple[Trace, Weights]]) -> None:
+    def load(self, layers: Sequence[Part]) -> None:
         """Pack the weights (again, after they changed)."""
-        for layer, (_, weights) in zip(self._layers, layers, strict=True):
+        for layer, (_, weights, _) in zip(self._layers, layers, strict=True):
             packed = pack(layer.kernel, weights, layer.padded, 1)
             own = per_unit(weights, layer.padded)
             layer.weights = [packed.x, packed.h, packed.bias, own, packed.late]

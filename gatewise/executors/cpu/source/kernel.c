@@ -20,9 +20,11 @@
  *   kept     [T, B, W*P], W = max(NSAVE, NG)   forward writes kept values, backward replaces
  *            them by the derivatives of the NG accumulators
  *   record   [NR][T, B, P]                     written by forward; backward reads gradients
- *   packed_x [P/LANES][I][NGX][LANES], packed_h [P/LANES][NF*H][NGH][LANES]
- *   d_wx, d_wh [sets] of packed_x's and packed_h's shapes: weight gradients, written; null where
- *            nobody asks. Sets: threads, or 1 if N_LATER
+ *   packed_x [P/LANES][I][NGX][LANES], packed_h [P/LANES][NF][H][NGH][LANES]; these and the
+ *            transposed ones are of `weight`s, GROUP inputs each: in place of I and H stand
+ *            GROUPS(I) and GROUPS(H) (weights.h)
+ *   d_wx, d_wh [sets] of packed_x's and packed_h's shapes, of `real`: weight gradients, written;
+ *            null where nobody asks. Sets: threads, or 1 if N_LATER
  *   packed_t [NF][P/LANES][NGH][H][LANES]: U transposed, for the backward product
  *   packed_xt [I/LANES, rounded up][NGX][H][LANES]: W transposed
  *   d_input  [T, B, I]  written where a step exists; null where nobody asks
@@ -115,27 +117,34 @@ static void launch(task work, const int64_t *n, void *const *p, parallel_fn para
 
 #define WIDTH (NSAVE > NG ? NSAVE : NG)
 
+/* Panels of one vector of units: of W, and of U for one fed-back state. */
+#define X_PANEL(inputs) (GROUPS(inputs) * NGX * LANES)
+#define H_PANEL(units) (GROUPS(units) * NGH * LANES)
+
 INLINE real *kept_row(const job *j, long t, long row) {
   return (real *)j->p[P_KEPT] + t * j->n[N_KEPT_STEP] + row * WIDTH * j->n[N_PADDED];
 }
 
-/* acc[r][u][gates[g]] += rows[r][k] * panel[u][k][g], for k in 0..count.
- * panel_step: distance between the panels of neighbouring vectors of units. */
+/* acc[r][u][gates[g]] += rows[r][k] * panel[u][k][g], for k in 0..count, which are groups of
+ * inputs. panel_step: distance between the panels of neighbouring vectors of units. */
 INLINE void multiply(vec *acc, const int mr, const int nu, const int ng, const int stride,
-                     const int *gates, const real *const *rows, const real *panel,
+                     const int *gates, const operand *const *rows, const weight *panel,
                      long panel_step, long count) {
   for (long k = 0; k < count; k++) {
-    const real *w = panel + k * ng * LANES;
+    const weight *from = panel + k * ng * LANES;
 #pragma GCC unroll 24
     for (int u = 0; u < nu; u++) {
-      vec weight[NG > 4 ? NG : 4];
+      weights w[NG > 4 ? NG : 4];
 #pragma GCC unroll 24
-      for (int g = 0; g < ng; g++) weight[g] = load(w + u * panel_step + g * LANES);
+      for (int g = 0; g < ng; g++) w[g] = load_weights(from + u * panel_step + g * LANES);
 #pragma GCC unroll 24
       for (int r = 0; r < mr; r++) {
-        vec a = splat(rows[r][k]);
+        const spread a = spread_operand(rows[r] + k);
 #pragma GCC unroll 24
-        for (int g = 0; g < ng; g++) acc[(r * nu + u) * stride + gates[g]] += a * weight[g];
+        for (int g = 0; g < ng; g++) {
+          vec *sum = acc + (r * nu + u) * stride + gates[g];
+          *sum = accumulate(*sum, a, w[g]);
+        }
       }
     }
   }
@@ -148,7 +157,7 @@ typedef struct {
   long row[MAX_ROWS];
   const real *x[MAX_ROWS];
   const real *previous[NS][MAX_ROWS];
-  const real *fed_back[NF + 1][MAX_ROWS]; /* previous, or its masked copy */
+  const operand *seen[1 + NF][MAX_ROWS];  /* what products read: x and the fed-back values */
   int fresh[MAX_ROWS];                    /* previous is the initial or the zero state */
 } step_rows;
 
@@ -158,12 +167,11 @@ static const real *masked_copy(const real *value, const real *mask, long units, 
 }
 
 /* Which rows run at step t, and where each finds its input and its previous states. */
-static void find_rows(const job *j, long t, long begin, long end, step_rows *s, real *masked) {
+static void find_rows(const job *j, long t, long begin, long end, step_rows *s) {
   const int64_t *n = j->n;
-  const long batch = n[N_BATCH], padded = n[N_PADDED], units = n[N_UNITS];
+  const long batch = n[N_BATCH], padded = n[N_PADDED];
   const uint8_t *resets = j->p[P_RESETS];
   const int64_t *lengths = j->p[P_LENGTHS];
-  const real *mask = j->p[P_MASK];
   s->count = 0;
   for (long row = begin; row < end; row++) {
     const long length = lengths ? lengths[row] : n[N_STEPS];
@@ -180,13 +188,22 @@ static void find_rows(const job *j, long t, long begin, long end, step_rows *s, 
           reset ? (const real *)j->p[P_ZERO]
           : initial ? (const real *)j->p[P_FIRST + k] + row * padded
           : (const real *)j->p[P_STATE + k] + before * n[N_STATE_STEP + k] + row * padded;
-    for (int f = 0; f < NF; f++) {
-      const real *value = s->previous[FEEDBACK[f]][i];
-      if (mask && masked)
-        value = masked_copy(value, mask + (row * NF + f) * units, units,
-                            masked + (i * NF + f) * padded);
-      s->fed_back[f][i] = value;
-    }
+  }
+}
+
+#define SEEN_ROOM(inputs, units) (ROOM(inputs) + NF * ROOM(units))
+
+/* What the products of a step read; `room` is for SEEN_ROOM operands a row. */
+static void see_rows(const job *j, step_rows *s, operand *room) {
+  const long inputs = j->n[N_INPUTS], units = j->n[N_UNITS];
+  const real *mask = j->p[P_MASK];
+  for (long i = 0; i < s->count; i++) {
+    s->seen[0][i] = as_operands(s->x[i], NULL, inputs, room);
+    room += ROOM(inputs);
+    for (int f = 0; f < NF; f++, room += ROOM(units))
+      s->seen[1 + f][i] =
+          as_operands(s->previous[FEEDBACK[f]][i],
+                      mask ? mask + (s->row[i] * NF + f) * units : NULL, units, room);
   }
 }
 
@@ -220,24 +237,35 @@ typedef struct {
   real *out[MAX_ROWS];
   const real *mask[MAX_ROWS]; /* [units], or null */
   int segments, add;
-  long width;        /* numbers in an output row; none is written past it */
-  const int *slots;  /* where a segment begins in a row, in padded units */
-  const real *panel; /* [vectors][segments][units][LANES] */
+  long width;          /* numbers in an output row; none is written past it */
+  const int *slots;    /* where a segment begins in a row, in padded units */
+  const weight *panel; /* [vectors][segments][GROUPS(units)][LANES] */
+  operand *room;       /* for ROOM(units) operands per row and segment */
 } product;
+
+/* Segment g of row i, as operands. */
+INLINE const operand *product_row(const product *q, long units, long padded, long i, int g) {
+#if HELD == FULL
+  return q->in[i] + q->slots[g] * padded;
+#else
+  return q->room + (i * q->segments + g) * ROOM(units);
+#endif
+}
 
 INLINE void product_tile(const product *q, long units, long padded, long i0, const int mr,
                          long vector, const int nu) {
   static const int only[1] = {0};
-  const long at = vector * LANES, panel_step = q->segments * units * LANES;
+  const long at = vector * LANES, groups = GROUPS(units), segment_step = groups * LANES;
+  const long panel_step = q->segments * segment_step;
   vec acc[TILE];
 #pragma GCC unroll 24
   for (int k = 0; k < mr * nu; k++) acc[k] = splat(0);
   for (int g = 0; g < q->segments; g++) {
-    const real *rows[8];
+    const operand *rows[8];
 #pragma GCC unroll 24
-    for (int r = 0; r < mr; r++) rows[r] = q->in[i0 + r] + q->slots[g] * padded;
-    multiply(acc, mr, nu, 1, 1, only, rows, q->panel + vector * panel_step + g * units * LANES,
-             panel_step, units);
+    for (int r = 0; r < mr; r++) rows[r] = product_row(q, units, padded, i0 + r, g);
+    multiply(acc, mr, nu, 1, 1, only, rows, q->panel + vector * panel_step + g * segment_step,
+             panel_step, groups);
   }
   vec sums[TILE];
 #pragma GCC unroll 24
@@ -279,6 +307,10 @@ static void product_single(const product *q, long units, long padded, long i0, l
 
 /* All rows, vectors [from, to). */
 static void run_product(const product *q, long units, long padded, long from, long to) {
+  for (long i = 0; HELD != FULL && i < q->count; i++)
+    for (int g = 0; g < q->segments; g++)
+      as_operands(q->in[i] + q->slots[g] * padded, NULL, units,
+                  q->room + (i * q->segments + g) * ROOM(units));
   for (long v = from, width; v < to; v += width) {
     width = to - v >= BACK_UNITS ? BACK_UNITS : to - v >= 2 ? 2 : 1;
     const long most = width == BACK_UNITS ? BACK_ROWS : width == 2 ? PAIR_ROWS : 8;
@@ -310,19 +342,18 @@ INLINE void forward_tile(const job *j, const step_rows *s, long t, long i0, cons
 #pragma GCC unroll 24
       for (int r = 0; r < mr; r++) acc[(r * nu + u) * NG + g] = b;
     }
-  const real *rows[8];
+  const operand *rows[8];
 #pragma GCC unroll 24
-  for (int r = 0; r < mr; r++) rows[r] = s->x[i0 + r];
-  const long x_step = inputs * NGX * LANES;
-  multiply(acc, mr, nu, NGX, NG, X_GATE, rows, (const real *)j->p[P_PACKED_X] + vector * x_step,
-           x_step, inputs);
-  const long h_step = NF * units * NGH * LANES;
-  for (int f = 0; f < NF; f++) {
+  for (int r = 0; r < mr; r++) rows[r] = s->seen[0][i0 + r];
+  const long x_step = X_PANEL(inputs);
+  multiply(acc, mr, nu, NGX, NG, X_GATE, rows, (const weight *)j->p[P_PACKED_X] + vector * x_step,
+           x_step, GROUPS(inputs));
+  const long state_step = H_PANEL(units), h_step = NF * state_step;
+  const weight *packed_h = (const weight *)j->p[P_PACKED_H] + vector * h_step;
+  for (int f = 0; f < NF; f++, packed_h += state_step) {
 #pragma GCC unroll 24
-    for (int r = 0; r < mr; r++) rows[r] = s->fed_back[f][i0 + r];
-    multiply(acc, mr, nu, NGH, NG, H_GATE, rows,
-             (const real *)j->p[P_PACKED_H] + vector * h_step + f * units * NGH * LANES, h_step,
-             units);
+    for (int r = 0; r < mr; r++) rows[r] = s->seen[1 + f][i0 + r];
+    multiply(acc, mr, nu, NGH, NG, H_GATE, rows, packed_h, h_step, GROUPS(units));
   }
   vec sums[TILE]; /* in memory, so that the loop below need not be unrolled */
 #pragma GCC unroll 24
@@ -399,16 +430,17 @@ static void forward_step(const job *j, const step_rows *s, long t, long vector, 
 /*@phases@*/
 #endif
 
-static void forward_sequence(const job *j, part *w, long begin, long end, real *masked) {
+static void forward_sequence(const job *j, part *w, long begin, long end, operand *room) {
   const int64_t *n = j->n;
   const long steps = n[N_STEPS], padded = n[N_PADDED];
   step_rows s;
   for (long k = 0; k < steps; k++) {
     const long t = n[N_REVERSE] ? steps - 1 - k : k;
-    find_rows(j, t, begin, end, &s, masked);
+    find_rows(j, t, begin, end, &s);
+    see_rows(j, &s, room);
     if (s.count) forward_step(j, &s, t, w->from, w->to);
 #if PHASES
-    if (s.count) forward_phases(j, &s, t);
+    if (s.count) forward_phases(j, &s, t, room);
 #endif
     meet(j, w);
   }
@@ -426,17 +458,20 @@ static void forward_sequence(const job *j, part *w, long begin, long end, real *
   }
 }
 
-static real *masked_rows(const job *j) {
-  return j->p[P_MASK] ? malloc(MAX_ROWS * (NF + 1) * j->n[N_PADDED] * sizeof(real)) : NULL;
+/* Room for the operands of a part's rows, `each` a row; null where rows are read as they lie. */
+static operand *operand_room(const job *j, const part *w, long each) {
+  const long rows = w->end - w->begin < MAX_ROWS ? w->end - w->begin : MAX_ROWS;
+  return HELD == FULL && !j->p[P_MASK] ? NULL : malloc((rows * each + 1) * sizeof(operand));
 }
 
 static void forward_task(void *context, long id) {
   const job *j = context;
   part w = share(j, id);
-  real *masked = masked_rows(j);
+  const long inputs = j->n[N_INPUTS], units = j->n[N_UNITS];
+  operand *room = operand_room(j, &w, SEEN_ROOM(inputs, units) + NLATE * ROOM(units));
   for (long row = w.begin; row < w.end; row += MAX_ROWS)
-    forward_sequence(j, &w, row, row + MAX_ROWS < w.end ? row + MAX_ROWS : w.end, masked);
-  free(masked);
+    forward_sequence(j, &w, row, row + MAX_ROWS < w.end ? row + MAX_ROWS : w.end, room);
+  free(room);
 }
 
 void gw_forward(const int64_t *n, void *const *p, parallel_fn parallel) {
@@ -491,7 +526,8 @@ static void backward_units(const job *j, const step_rows *s, long t, long vector
 #endif
 
 /* carry[FEEDBACK[f]] += d(accumulators) U */
-static void backward_product(const job *j, const step_rows *s, long t, long from, long to) {
+static void backward_product(const job *j, const step_rows *s, long t, long from, long to,
+                             operand *room) {
   const int64_t *n = j->n;
   const long padded = n[N_PADDED], units = n[N_UNITS];
   const uint8_t *cut_steps = j->p[P_CUT_STEPS];
@@ -499,8 +535,8 @@ static void backward_product(const job *j, const step_rows *s, long t, long from
   product q;
   for (int f = 0; f < NF; f++) {
     if (CUT[f] && !cut_steps) continue; /* cut at every step */
-    q = (product){.segments = NGH, .slots = H_GATE, .add = 1, .width = padded};
-    q.panel = (const real *)j->p[P_PACKED_T] + f * padded * NGH * units;
+    q = (product){.segments = NGH, .slots = H_GATE, .add = 1, .width = padded, .room = room};
+    q.panel = (const weight *)j->p[P_PACKED_T] + f * (padded / LANES) * H_PANEL(units);
     for (long i = 0; i < s->count; i++) {
       const long row = s->row[i];
       if (CUT[f] && cut_steps[t * n[N_BATCH] + row]) continue;
@@ -513,11 +549,13 @@ static void backward_product(const job *j, const step_rows *s, long t, long from
 }
 
 /* d_input = d(accumulators) W */
-static void input_product(const job *j, const step_rows *s, long t, const part *w) {
+static void input_product(const job *j, const step_rows *s, long t, const part *w,
+                          operand *room) {
   const int64_t *n = j->n;
   const long inputs = n[N_INPUTS], vectors = (inputs + LANES - 1) / LANES;
   const long all = j->arrived ? n[N_THREADS] : 1, id = j->arrived ? w->id : 0;
-  product q = {.count = s->count, .segments = NGX, .slots = X_GATE, .width = inputs};
+  product q = {.count = s->count, .segments = NGX, .slots = X_GATE, .width = inputs,
+               .room = room};
   q.panel = j->p[P_PACKED_XT];
   for (long i = 0; i < s->count; i++) {
     q.in[i] = kept_row(j, t, s->row[i]);
@@ -675,7 +713,8 @@ static void add_samples(const job *j, const step_rows *rows, long t, sample_list
   }
 }
 
-static void backward_sequence(const job *j, part *w, long begin, long end, sample_list *samples) {
+static void backward_sequence(const job *j, part *w, long begin, long end, sample_list *samples,
+                              operand *room) {
   const int64_t *n = j->n;
   const long steps = n[N_STEPS], padded = n[N_PADDED];
   const int64_t *lengths = j->p[P_LENGTHS];
@@ -686,14 +725,14 @@ static void backward_sequence(const job *j, part *w, long begin, long end, sampl
   step_rows s;
   for (long k = 0; k < steps; k++) {
     const long t = n[N_REVERSE] ? k : steps - 1 - k;
-    find_rows(j, t, begin, end, &s, NULL);
+    find_rows(j, t, begin, end, &s);
     if (lengths) /* steps that do not exist contribute nothing to the weights' gradients */
       for (long row = begin; row < end; row++)
         if (t >= lengths[row])
           for (int a = 0; a < WIDTH; a++)
             memset(kept_row(j, t, row) + a * padded + first, 0, size);
 #if PHASES
-    if (s.count) backward_phases(j, &s, t, d_bias, d_param);
+    if (s.count) backward_phases(j, &s, t, d_bias, d_param, room);
 #else
     for (long vector = w->from; s.count && vector < w->to; vector++)
       backward_units(j, &s, t, vector, d_bias, d_param);
@@ -701,8 +740,8 @@ static void backward_sequence(const job *j, part *w, long begin, long end, sampl
     meet(j, w); /* the product takes every unit's derivative; its result is this thread's own */
     if (!s.count) continue;
     if (j->p[P_D_WX] && !n[N_LATER]) add_samples(j, &s, t, samples, w);
-    backward_product(j, &s, t, w->from, w->to);
-    if (j->p[P_D_INPUT]) input_product(j, &s, t, w);
+    backward_product(j, &s, t, w->from, w->to, room);
+    if (j->p[P_D_INPUT]) input_product(j, &s, t, w, room);
     for (long i = 0; i < s.count; i++)
       if (s.fresh[i]) /* nothing flows past a reset */
         for (int q = 0; q < NS; q++)
@@ -713,11 +752,13 @@ static void backward_sequence(const job *j, part *w, long begin, long end, sampl
 static void backward_task(void *context, long id) {
   const job *j = context;
   part w = share(j, id);
+  operand *room = operand_room(j, &w, (NGX > NGH ? NGX : NGH) * ROOM(j->n[N_UNITS]));
   sample_list samples = new_samples(j, HOT_SAMPLES);
   for (long row = w.begin; row < w.end; row += MAX_ROWS)
-    backward_sequence(j, &w, row, row + MAX_ROWS < w.end ? row + MAX_ROWS : w.end, &samples);
+    backward_sequence(j, &w, row, row + MAX_ROWS < w.end ? row + MAX_ROWS : w.end, &samples, room);
   flush_samples(j, &samples, &w);
   free_samples(&samples);
+  free(room);
 }
 
 static void weights_task(void *context, long id) {
@@ -729,7 +770,7 @@ static void weights_task(void *context, long id) {
   step_rows s;
   for (long t = 0; t < n[N_STEPS]; t++)
     for (long row = 0; row < batch; row += MAX_ROWS) {
-      find_rows(j, t, row, row + MAX_ROWS < batch ? row + MAX_ROWS : batch, &s, NULL);
+      find_rows(j, t, row, row + MAX_ROWS < batch ? row + MAX_ROWS : batch, &s);
       add_samples(j, &s, t, &samples, &w);
     }
   flush_samples(j, &samples, &w);
@@ -750,29 +791,29 @@ enum { K_THREADS, K_INPUTS, K_UNITS, K_PADDED };
 enum { W_IH, W_HH, B_IH, B_HH, W_PACKED_X, W_PACKED_H, W_PACKED_T, W_BIAS, W_PACKED_L,
        W_PACKED_LT, W_PACKED_XT };
 
-static void pack_panel(const real *w, long columns, long units, long at, const int *accs,
-                       int count, real *to) {
+/* Of LANES rows of each gate, the first `columns` numbers: [GROUPS(columns)][count][LANES]. */
+static void pack_panel(const real *w, long row_step, long columns, long units, long at,
+                       const int *accs, int count, weight *to) {
   for (int g = 0; g < count; g++)
     for (long k0 = 0; k0 < columns; k0 += 16) { /* 16 columns of LANES rows stay in L1 */
       const long k1 = k0 + 16 < columns ? k0 + 16 : columns;
       for (int l = 0; l < LANES; l++) {
-        if (at + l < units) {
-          const real *from = w + (GATE_OF[accs[g]] * units + at + l) * columns;
-          for (long k = k0; k < k1; k++) to[(k * count + g) * LANES + l] = from[k];
-        } else {
-          for (long k = k0; k < k1; k++) to[(k * count + g) * LANES + l] = 0;
-        }
+        const real *from = w + (GATE_OF[accs[g]] * units + at + l) * row_step;
+        for (long k = k0; k < k1; k += GROUP)
+          to[(k / GROUP * count + g) * LANES + l] =
+              at + l < units ? make_weight(from + k, 1, columns - k) : 0;
       }
     }
 }
 
-/* LANES columns of each gate's rows, [count][units][LANES]. */
+/* LANES columns of each gate's rows, [count][GROUPS(units)][LANES]. */
 static void pack_transposed(const real *w, long row, long columns, long at, long units,
-                            const int *accs, int count, real *to) {
+                            const int *accs, int count, weight *to) {
   for (int g = 0; g < count; g++)
-    for (long k = 0; k < units; k++, to += LANES) {
+    for (long k = 0; k < units; k += GROUP, to += LANES) {
       const real *from = w + (GATE_OF[accs[g]] * units + k) * row + at;
-      for (int l = 0; l < LANES; l++) to[l] = at + l < columns ? from[l] : 0;
+      for (int l = 0; l < LANES; l++)
+        to[l] = at + l < columns ? make_weight(from + l, row, units - k) : 0;
     }
 }
 
@@ -785,9 +826,11 @@ static void pack_task(void *context, long id) {
   const real *b_ih = p[B_IH], *b_hh = p[B_HH], *w_hh = p[W_HH];
   for (long v = vectors * id / n[K_THREADS]; v < vectors * (id + 1) / n[K_THREADS]; v++) {
     const long at = v * LANES;
-    pack_panel(p[W_IH], inputs, units, at, X_GATE, NGX,
-               (real *)p[W_PACKED_X] + v * inputs * NGX * LANES);
-    pack_panel(w_hh, fed, units, at, H_GATE, NGH, (real *)p[W_PACKED_H] + v * fed * NGH * LANES);
+    pack_panel(p[W_IH], inputs, inputs, units, at, X_GATE, NGX,
+               (weight *)p[W_PACKED_X] + v * X_PANEL(inputs));
+    for (int f = 0; f < NF; f++)
+      pack_panel(w_hh + f * units, fed, units, units, at, H_GATE, NGH,
+                 (weight *)p[W_PACKED_H] + (v * NF + f) * H_PANEL(units));
     for (int a = 0; a < NG; a++)
       for (int l = 0; l < LANES; l++) {
         const long u = at + l, from = GATE_OF[a] * units + u;
@@ -799,25 +842,27 @@ static void pack_task(void *context, long id) {
 #if PHASES
     for (int q = 0; q < NLATE; q++) {
       const real *from = w_hh + LATE_GATE[q] * units * units;
-      real *to = (real *)p[W_PACKED_L] + (q * vectors + v) * units * LANES;
-      real *transposed = (real *)p[W_PACKED_LT] + (q * vectors + v) * units * LANES;
-      for (long k = 0; k < units; k++)
+      const long to = (q * vectors + v) * GROUPS(units) * LANES;
+      weight *late = (weight *)p[W_PACKED_L] + to, *transposed = (weight *)p[W_PACKED_LT] + to;
+      for (long k = 0; k < units; k += GROUP)
         for (int l = 0; l < LANES; l++) {
-          to[k * LANES + l] = at + l < units ? from[(at + l) * units + k] : 0;
-          transposed[k * LANES + l] = at + l < units ? from[k * units + at + l] : 0;
+          const int there = at + l < units;
+          const long i = k / GROUP * LANES + l, left = units - k;
+          late[i] = there ? make_weight(from + (at + l) * units + k, 1, left) : 0;
+          transposed[i] = there ? make_weight(from + k * units + at + l, units, left) : 0;
         }
     }
 #endif
     if (p[W_PACKED_T])
       for (int f = 0; f < NF; f++)
         pack_transposed(w_hh + f * units, fed, units, at, units, H_GATE, NGH,
-                        (real *)p[W_PACKED_T] + (f * vectors + v) * NGH * units * LANES);
+                        (weight *)p[W_PACKED_T] + (f * vectors + v) * H_PANEL(units));
   }
   if (!p[W_PACKED_XT]) return;
   const long wide = (inputs + LANES - 1) / LANES;
   for (long v = wide * id / n[K_THREADS]; v < wide * (id + 1) / n[K_THREADS]; v++)
     pack_transposed(p[W_IH], inputs, inputs, v * LANES, units, X_GATE, NGX,
-                    (real *)p[W_PACKED_XT] + v * NGX * units * LANES);
+                    (weight *)p[W_PACKED_XT] + v * NGX * GROUPS(units) * LANES);
 }
 
 void gw_pack(const int64_t *n, void *const *p, parallel_fn parallel) {
@@ -868,6 +913,8 @@ void gw_unpack(const int64_t *n, void *const *p, parallel_fn parallel) {
 
 /* What the launcher must know to provide the buffers. */
 int64_t gw_lanes(void) { return LANES; }
+int64_t gw_group(void) { return GROUP; }
+int64_t gw_native(void) { return NATIVE; }
 int64_t gw_width(void) { return WIDTH; }
 int64_t gw_means(void) { return NMEANS; }
 int64_t gw_collected(void) { return NCOLLECTED; }

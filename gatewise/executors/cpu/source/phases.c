@@ -56,14 +56,15 @@ static row_view view_row(const job *j, const step_rows *s, long t, long i, real 
   return r;
 }
 
-static void forward_phases(const job *j, const step_rows *s, long t) {
+static void forward_phases(const job *j, const step_rows *s, long t, operand *room) {
   const long units = j->n[N_UNITS], padded = j->n[N_PADDED], vectors = padded / LANES;
   static const int first[1] = {0};
   for (int phase = 0; phase < PHASES; phase++) {
     for (int q = 0; q < NLATE; q++) {
       if (LATE_LEVEL[q] != phase) continue;
-      product late = {.segments = 1, .slots = first, .count = s->count, .width = padded};
-      late.panel = (const real *)j->p[P_PACKED_L] + q * padded * units;
+      product late = {.segments = 1, .slots = first, .count = s->count, .width = padded,
+                      .room = room};
+      late.panel = (const weight *)j->p[P_PACKED_L] + q * padded * GROUPS(units);
       for (long i = 0; i < s->count; i++) {
         late.in[i] = kept_row(j, t, s->row[i]) + (NG + NLATE + q) * padded;
         late.out[i] = kept_row(j, t, s->row[i]) + (NG + q) * padded;
@@ -80,7 +81,7 @@ static void forward_phases(const job *j, const step_rows *s, long t) {
 
 #if TRAINING
 static void backward_phases(const job *j, const step_rows *s, long t, real *d_bias,
-                            real *d_param) {
+                            real *d_param, operand *room) {
   const long units = j->n[N_UNITS], padded = j->n[N_PADDED], vectors = padded / LANES;
   static const int first[1] = {0};
   for (long i = 0; i < s->count; i++)
@@ -92,8 +93,9 @@ static void backward_phases(const job *j, const step_rows *s, long t, real *d_bi
     }
     for (int q = 0; q < NLATE; q++) {
       if (LATE_LEVEL[q] != phase) continue;
-      product late = {.segments = 1, .slots = first, .count = s->count, .width = padded};
-      late.panel = (const real *)j->p[P_PACKED_LT] + q * padded * units;
+      product late = {.segments = 1, .slots = first, .count = s->count, .width = padded,
+                      .room = room};
+      late.panel = (const weight *)j->p[P_PACKED_LT] + q * padded * GROUPS(units);
       for (long i = 0; i < s->count; i++) {
         real *collected = (real *)j->p[P_COLLECTED] + s->row[i] * NCOLLECTED * padded;
         late.in[i] = collected + (NG + q) * padded;
