@@ -1,6 +1,6 @@
 """The lab: experiments as data, run in trials, kept, and reported beside published figures."""
 
-from gatewise.lab import claims
+from gatewise.lab import claims, modern
 from gatewise.lab.experiment import (
     Activity,
     Experiment,
@@ -16,6 +16,7 @@ from gatewise.lab.table import EXPERIMENTS, TRACKS, add, select
 
 # A module that defines a track gives it and its experiments; they are put into the tables here.
 add(claims.TRACK, claims.EXPERIMENTS)
+add(modern.TRACK, modern.EXPERIMENTS)
 
 __all__ = [
     "EXPERIMENTS",

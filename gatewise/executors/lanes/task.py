@@ -9,6 +9,7 @@ the error says so.
 from __future__ import annotations
 
 import ctypes
+import functools
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -177,6 +178,11 @@ def _library(task: Task, dtype: torch.dtype) -> Any:
             generate.skeleton("gatewise.executors.lanes", "draw.c"),
         ]
     )
+    return _loaded(text)
+
+
+@functools.lru_cache(maxsize=256)  # finding the compiled file costs as much as 30 sequences
+def _loaded(text: str) -> Any:
     lib = toolchain.library(text, lambda: text)
     lib.gw_lanes.restype = lib.gw_steps.restype = lib.gw_draw.restype = ctypes.c_int64
     return lib

@@ -5,15 +5,14 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from gatewise.executors.lanes import Criterion, Task
+from gatewise.executors.lanes import Criterion
 from gatewise.lab.baselines.models import (
     MODELS,
     Candidate,
     RecurrentModel,
-    loss_and_errors,
-    numbers,
 )
 from gatewise.lab.judge import Judge
+from gatewise.lab.objective import Source, loss_and_errors, numbers
 
 CLIP = 1.0  # largest norm of a gradient
 POINTS = 200  # of a curve, about
@@ -33,7 +32,7 @@ class Learner:
 
     def __init__(
         self,
-        task: Task,
+        task: Source,
         criterion: Criterion,
         method: str,
         candidate: Candidate,
@@ -58,7 +57,7 @@ class Learner:
         given = self.task.sequences(self.batch, seed=self.seed % 2**31, first=number)
         x = numbers(self.task, given)
         output = self.model(x, given.lengths)
-        loss, errors = loss_and_errors(self.task, output, given.target)
+        loss, errors = loss_and_errors(self.task, output, given)
         self.solved = self.judge.see(errors)
         every = max(1, self.limit // self.batch // POINTS)
         if (number // self.batch) % every == 0 or self.solved:

@@ -14,8 +14,8 @@ import torch
 from torch import nn
 
 from gatewise.cells import get_cell
-from gatewise.executors.lanes import Sequences, Task
 from gatewise.lab.baselines.cells import DelayedRNN, LeakyContext
+from gatewise.lab.objective import Source
 from gatewise.layers import Recurrent
 from gatewise.learning import BPTT, Rule1997
 
@@ -65,16 +65,16 @@ class WindowModel(nn.Module):
         return self.net(taken.transpose(0, 1).flatten(1))
 
 
-def _elman(task: Task, c: Candidate) -> nn.Module:
+def _elman(task: Source, c: Candidate) -> nn.Module:
     # With every recurrent edge cut, the previous state is a constant input: Elman's own procedure.
     return RecurrentModel(_layer("rnn", task, c), task.outputs, Rule1997())
 
 
-def _rnn(cell: str) -> Callable[[Task, Candidate], nn.Module]:
+def _rnn(cell: str) -> Callable[[Source, Candidate], nn.Module]:
     return lambda task, c: RecurrentModel(_layer(cell, task, c), task.outputs, BPTT())
 
 
-def _irnn(task: Task, c: Candidate) -> nn.Module:
+def _irnn(task: Source, c: Candidate) -> nn.Module:
     """Rectified units that begin as the identity (Le, Jaitly & Hinton, 2015)."""
     layer = _layer("rnn-relu", task, c)
     with torch.no_grad():
@@ -85,7 +85,7 @@ def _irnn(task: Task, c: Candidate) -> nn.Module:
     return RecurrentModel(layer, task.outputs, BPTT())
 
 
-def _mozer(task: Task, c: Candidate) -> nn.Module:
+def _mozer(task: Source, c: Candidate) -> nn.Module:
     """Time constants spread from one step to about the whole sequence."""
     layer = _layer(LeakyContext(), task, c)
     constants = torch.logspace(0, math.log10(longest(task)), c.width).clamp(min=1.01)
@@ -94,16 +94,16 @@ def _mozer(task: Task, c: Candidate) -> nn.Module:
     return RecurrentModel(layer, task.outputs, BPTT())
 
 
-def _narx(task: Task, c: Candidate) -> nn.Module:
+def _narx(task: Source, c: Candidate) -> nn.Module:
     return RecurrentModel(_layer(DelayedRNN(int(c.extra)), task, c), task.outputs, BPTT())
 
 
-def _tdnn(task: Task, c: Candidate) -> nn.Module:
+def _tdnn(task: Source, c: Candidate) -> nn.Module:
     window = min(int(c.extra), longest(task))
     return WindowModel(task.inputs, window, c.width, task.outputs)
 
 
-MODELS: dict[str, Callable[[Task, Candidate], nn.Module]] = {
+MODELS: dict[str, Callable[[Source, Candidate], nn.Module]] = {
     "bptt": _rnn("rnn"),
     "pascanu": _rnn("rnn"),
     "elman": _elman,
@@ -114,30 +114,12 @@ MODELS: dict[str, Callable[[Task, Candidate], nn.Module]] = {
 }
 
 
-def _layer(cell: Any, task: Task, c: Candidate) -> Recurrent:
+def _layer(cell: Any, task: Source, c: Candidate) -> Recurrent:
     made = get_cell(cell)
     init = "torch" if isinstance(made, DelayedRNN) else ("torch", "orthogonal")
     return Recurrent(made, task.inputs, c.width, init=init)
 
 
-def longest(task: Task) -> int:
+def longest(task: Source) -> int:
     """Steps of the longest of a few hundred sequences."""
     return int(task.sequences(256, purpose=9).lengths.max())
-
-
-def numbers(task: Task, given: Sequences) -> torch.Tensor:
-    """The inputs as numbers [T, B, I]: symbols one-hot."""
-    if not task.symbols:
-        return given.x
-    return nn.functional.one_hot(given.x, task.inputs).float()
-
-
-def loss_and_errors(
-    task: Task, output: torch.Tensor, target: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """What is minimised, and every |t_k - y_k| [B, O]: softmax for classes, linear for numbers."""
-    if task.target_symbols:
-        wanted = nn.functional.one_hot(target, task.outputs).to(output.dtype)
-        found = output.softmax(-1)
-        return nn.functional.cross_entropy(output, target), (wanted - found).detach().abs()
-    return nn.functional.mse_loss(output, target), (target - output).detach().abs()

@@ -15,9 +15,10 @@ from dataclasses import dataclass
 import torch
 
 from gatewise.lab.baselines.learner import Learner
-from gatewise.lab.baselines.models import MODELS, Candidate, loss_and_errors, numbers
+from gatewise.lab.baselines.models import MODELS, Candidate
 from gatewise.lab.benchmarks import BENCHMARKS
 from gatewise.lab.experiment import Outcome, Progress, State, Work
+from gatewise.lab.objective import loss_and_errors, numbers
 
 _SECONDS = 0.5  # between two signs of progress
 
@@ -146,7 +147,7 @@ class Trial:
         tested = self.task.sequences(self.settings.test, seed=self.seed % 2**31, purpose=1)
         with torch.no_grad():
             output = learner.model(numbers(self.task, tested), tested.lengths)
-        _, errors = loss_and_errors(self.task, output, tested.target)
+        _, errors = loss_and_errors(self.task, output, tested)
         wrong = ~(errors.amax(1) <= self.benchmark.criterion.tolerance)
         found = {
             "weights": sum(p.numel() for p in learner.model.parameters()),

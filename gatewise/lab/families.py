@@ -1,0 +1,63 @@
+"""Task families: what is learnt, at any length, and when it counts as learnt.
+
+Rules for the tasks of the 1997 paper are the paper's (experiments 4-6); error means |t - y| for
+numbers, and for classes the probability that is missing or too much.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from gatewise import tasks
+from gatewise.executors.lanes import Criterion
+from gatewise.lab.objective import Source
+
+
+@dataclass(frozen=True)
+class Family:
+    """A task at every length.
+
+    Args:
+        make: length to task.
+        criterion: the rule by which training stops.
+        first: the length a curriculum begins with.
+    """
+
+    make: Callable[[int], Source]
+    criterion: Criterion
+    first: int
+
+    @property
+    def words(self) -> str:
+        """The criterion as a sentence."""
+        c = self.criterion
+        mean = f", mean {c.measure} error below {c.error:g}" if c.error < 1 else ""
+        return (
+            f"in the last {c.window} training sequences at most {c.most_wrong} with an error above "
+            f"{c.tolerance:g}{mean}"
+        )
+
+
+_NUMBER = Criterion(tolerance=0.04, error=0.01)
+_CLASS = Criterion(tolerance=0.3, error=0.1)
+_NEAREST = Criterion(
+    tolerance=0.49
+)  # Gers et al.: every output nearer to its target than to another
+
+FAMILIES: dict[str, Family] = {
+    "adding": Family(tasks.adding, _NUMBER, 50),
+    "multiplication": Family(tasks.multiplication, _NUMBER, 50),
+    "order": Family(lambda n: tasks.temporal_order(2, n), _CLASS, 50),
+    "order-3": Family(lambda n: tasks.temporal_order(3, n), _CLASS, 50),
+    "counts-2": Family(tasks.equal_counts, _NEAREST, 4),
+    "counts-3": Family(lambda n: tasks.equal_counts(n, letters=3), _NEAREST, 4),
+    "copy": Family(tasks.copy, _NEAREST, 10),
+    "selective-copy": Family(tasks.selective_copy, _NEAREST, 10),
+    "parity": Family(tasks.parity, _NEAREST, 4),
+    "s3": Family(tasks.permutation_products, _NEAREST, 4),
+    "s5": Family(lambda n: tasks.permutation_products(n, 5), _NEAREST, 4),
+    "recall": Family(tasks.associative_recall, _NEAREST, 1),
+    "delays": Family(tasks.spike_delays, _NEAREST, 5),
+    "spikes": Family(tasks.timed_spikes, _NEAREST, 5),
+}

@@ -1,0 +1,106 @@
+"""What came after 1997: tasks that tell apart LSTM, GRU, simple networks and Transformers.
+
+The recipe is the one of the benchmarks for every recurrent cell. Layers have equal numbers of
+weights. Where `reach` is set, success asks for right answers at lengths never trained on.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from gatewise.lab.experiment import Experiment
+from gatewise.lab.families import FAMILIES
+from gatewise.lab.modern.trial import TRACK, Recipe, Settings
+
+TRIALS = 5
+LIMIT = 200_000
+
+# The Transformer's own step size and betas, as usual for it; the rest of the recipe is shared.
+_ATTENTION = replace(Recipe(), rate=2e-3, decay=2000.0)
+
+# Name of a row -> cell, layers.
+_NETWORKS: dict[str, tuple[str, int]] = {
+    "lstm": ("lstm", 1),
+    "1997": ("lstm-1997-tanh", 1),
+    "peephole": ("lstm-peephole", 1),
+    "gru": ("gru", 1),
+    "rnn": ("rnn", 1),
+    "transformer": ("transformer", 2),
+}
+_FOUR = ("lstm", "gru", "rnn", "transformer")
+
+# Task -> what it asks, settings, the networks that are compared.
+_BATTERIES: dict[str, tuple[str, Settings, tuple[str, ...]]] = {
+    "delays-20": (
+        "Who measures the distance of spikes to the step?",
+        Settings("delays", 20),
+        ("lstm", "peephole", "gru", "rnn"),
+    ),
+    "spikes-20": (
+        "Who makes spikes at the right steps?",
+        Settings("spikes", 20),
+        ("lstm", "peephole", "gru", "rnn"),
+    ),
+    "counts-2": (
+        "Who counts aⁿbⁿ beyond the n of training?",
+        Settings("counts-2", 16, further=(32, 64), reach=32),
+        ("peephole", *_FOUR),
+    ),
+    "counts-3": (
+        "Who counts aⁿbⁿcⁿ beyond the n of training?",
+        Settings("counts-3", 16, further=(32, 64), reach=32),
+        ("peephole", *_FOUR),
+    ),
+    "copy-20": (
+        "Who repeats ten symbols after 20 steps?",
+        Settings("copy", 20, hidden=64),
+        _FOUR,
+    ),
+    "selective-copy-40": (
+        "Who repeats the ten symbols that stood among blanks?",
+        Settings("selective-copy", 40, hidden=64),
+        _FOUR,
+    ),
+    "parity-32": (
+        "Who tracks parity beyond the length of training?",
+        Settings("parity", 32, further=(64, 256), reach=256),
+        _FOUR,
+    ),
+    "s3-32": (
+        "Who tracks permutations of three objects beyond the length of training?",
+        Settings("s3", 32, further=(64, 256), reach=256),
+        _FOUR,
+    ),
+    "s5-16": (
+        "Who tracks permutations of five objects beyond the length of training?",
+        Settings("s5", 16, hidden=64, further=(32, 64), reach=64),
+        _FOUR,
+    ),
+    "recall-8": (
+        "Who finds the values of eight keys?",
+        Settings("recall", 8, hidden=64, further=(4, 16)),
+        _FOUR,
+    ),
+}
+
+
+def _row(battery: str, network: str) -> Experiment:
+    asks, settings, _ = _BATTERIES[battery]
+    cell, layers = _NETWORKS[network]
+    recipe = _ATTENTION if network == "transformer" else settings.recipe
+    reach = f", and 99 % right at {settings.reach}" if settings.reach else ""
+    return Experiment(
+        name=f"later/{battery}/{network}",
+        track=TRACK.name,
+        asks=asks,
+        settings=replace(settings, cell=cell, layers=layers, recipe=recipe),
+        trials=TRIALS,
+        limit=LIMIT,
+        criterion=FAMILIES[settings.task].words + reach,
+        tags=("later", battery, network),
+    )
+
+
+EXPERIMENTS: tuple[Experiment, ...] = tuple(
+    _row(battery, network) for battery, (_, _, rows) in _BATTERIES.items() for network in rows
+)

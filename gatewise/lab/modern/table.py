@@ -1,0 +1,104 @@
+"""The eight benchmarks and longer ones, with one recipe; the search that found it; other cells.
+
+The recipe is `Recipe()`. It was chosen by the rows tagged `search`, on trials of their own: each
+changes one ingredient. `gatewise lab run search` repeats it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from gatewise.lab.benchmarks import BENCHMARKS
+from gatewise.lab.experiment import Experiment, Published
+from gatewise.lab.families import FAMILIES
+from gatewise.lab.modern.trial import TRACK, Recipe, Settings
+
+TRIALS = 10
+LIMIT = 300_000
+_S = "S (a circulating table)"
+
+# Successes of ten that S states for the LSTM.
+_STATED = {
+    "adding-100": 10,
+    "multiplication-100": 10,
+    "order-100": 10,
+    "order-3-100": 8,
+    "order-1000": 9,
+    "adding-1000": 6,
+    "multiplication-1000": 5,
+}
+_LONG = [(task, n) for task in ("adding", "multiplication", "order") for n in (5000, 10_000)]
+
+# What else is tried at equal numbers of weights: cell, layers.
+_CELLS: dict[str, tuple[str, int]] = {
+    "rnn": ("rnn", 1),
+    "1997": ("lstm-1997-tanh", 1),
+    "peephole": ("lstm-peephole", 1),
+    "coupled": ("lstm-coupled", 1),
+    "layernorm": ("lstm-layernorm", 1),
+    "gru": ("gru", 1),
+    "mingru": ("mingru", 2),
+    "minlstm": ("minlstm", 2),
+    "elstm": ("elstm", 2),
+    "transformer": ("transformer", 2),
+}
+_FOR_CELLS = ("adding-100", "order-100")
+
+_SEARCHED: dict[str, Recipe] = {
+    "recipe": Recipe(),
+    "rate-0.5": replace(Recipe(), rate=Recipe.rate / 2),
+    "rate-2": replace(Recipe(), rate=Recipe.rate * 2),
+    "decay-2": replace(Recipe(), decay=Recipe.decay * 2),
+    "batch-2": replace(Recipe(), batch=Recipe.batch * 2),
+    "betas-0.999": replace(Recipe(), betas=(0.9, 0.999)),
+    "clip-0.1": replace(Recipe(), clip=Recipe.clip / 10),
+    "clip-10": replace(Recipe(), clip=Recipe.clip * 10),
+    "forget-bias": replace(Recipe(), init=("orthogonal", "forget_bias(1)")),
+    "not-orthogonal": replace(Recipe(), init=("chrono",)),
+    "detach-0.25": replace(Recipe(), detach=0.25),
+    "no-climb": replace(Recipe(), latest=0),
+}
+_FOR_SEARCH = ("adding-100", "multiplication-100")
+
+
+def _settings(benchmark: str) -> Settings:
+    return Settings(BENCHMARKS[benchmark].family, BENCHMARKS[benchmark].length)
+
+
+def _experiment(name: str, asks: str, settings: Settings, *tags: str) -> Experiment:
+    words = FAMILIES[settings.task].words
+    return Experiment(name, TRACK.name, asks, settings, TRIALS, LIMIT, words, tags=tags)
+
+
+def _benchmark(name: str) -> Experiment:
+    asks = f"Does an LSTM of today learn {name}?"
+    stated = Published("successes", _STATED[name], _S, 10)
+    found = _experiment(f"modern/{name}", asks, _settings(name), "eight")
+    return replace(found, published=(stated,))
+
+
+def _long(task: str, length: int) -> Experiment:
+    asks = f"Does an LSTM of today learn {task} over {length:,} steps?"
+    return _experiment(f"modern/{task}-{length}", asks, Settings(task, length), "long")
+
+
+def _cell(name: str, benchmark: str) -> Experiment:
+    cell, layers = _CELLS[name]
+    asks = f"Does {cell} of the same size, by the same recipe, learn {benchmark}?"
+    settings = replace(_settings(benchmark), cell=cell, layers=layers)
+    return _experiment(f"modern/{benchmark}/{name}", asks, settings, "cells", name)
+
+
+def _search(name: str, benchmark: str) -> Experiment:
+    asks = f"What does the change {name} of the recipe do to {benchmark}?"
+    settings = replace(_settings(benchmark), recipe=_SEARCHED[name], series="search")
+    found = _experiment(f"search/{benchmark}/{name}", asks, settings, "search")
+    return replace(found, trials=3, limit=LIMIT // 3)
+
+
+EXPERIMENTS: tuple[Experiment, ...] = (
+    *map(_benchmark, _STATED),
+    *(_long(task, n) for task, n in _LONG),
+    *(_cell(c, b) for b in _FOR_CELLS for c in _CELLS),
+    *(_search(c, b) for b in _FOR_SEARCH for c in _SEARCHED),
+)

@@ -1,0 +1,188 @@
+"""The modern track: what is asked, how big a network is, how a trial goes on and ends."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from torch.nn.functional import cross_entropy
+
+from gatewise.executors.lanes import Sequences
+from gatewise.lab.experiment import Outcome, Progress, Work
+from gatewise.lab.families import FAMILIES
+from gatewise.lab.modern import EXPERIMENTS, TRACK, trial
+from gatewise.lab.modern.network import make_network
+from gatewise.lab.modern.trial import Curve, Recipe, Settings, Trial
+from gatewise.lab.objective import loss_and_errors, numbers
+from gatewise.tasks import adding, parity, spike_delays, temporal_order
+
+SMALL = Settings("parity", 8, hidden=8, further=(16,), recipe=Recipe(decay=1e9))
+
+
+def outcomes(settings: Settings, work: Work) -> list[Outcome]:
+    return [e for e in TRACK.run(settings, work) if isinstance(e, Outcome)]
+
+
+# -- what is asked ---------------------------------------------------------------------------
+
+
+def test_loss_and_errors_of_classes_at_asked_steps() -> None:
+    task = parity(3)
+    target = torch.tensor([[0, 1], [-1, 1], [1, 0]])
+    output = torch.randn(3, 2, 2)
+    given = Sequences(torch.zeros(3, 2, dtype=torch.int64), torch.tensor([3, 2]), target)
+    loss, errors = loss_and_errors(task, output, given)
+    asked = [(0, 0), (2, 0), (0, 1), (1, 1)]
+    each = [cross_entropy(output[t, b], target[t, b]) for t, b in asked]
+    torch.testing.assert_close(loss, torch.stack(each).mean())
+    missing = {at: 1 - output[at].softmax(-1)[target[at]] for at in asked}
+    for b in range(2):
+        worst = max(float(v) for (_, row), v in missing.items() if row == b)
+        assert float(errors[b, 0]) == pytest.approx(worst, rel=1e-5)
+
+
+def test_loss_and_errors_of_numbers() -> None:
+    nan = math.nan
+    target = torch.tensor([[[nan]], [[2.0]], [[nan]], [[9.0]]])
+    given = Sequences(torch.zeros(4, 1, 1), torch.tensor([3]), target)
+    loss, errors = loss_and_errors(spike_delays(5), torch.full((4, 1, 1), 0.5), given)
+    assert float(loss) == 2.25 and errors.tolist() == [[1.5]]
+    ends = Sequences(torch.zeros(4, 2, 2), torch.tensor([4, 4]), torch.tensor([[1.0], [0.0]]))
+    loss, errors = loss_and_errors(adding(100), torch.tensor([[0.5], [0.0]]), ends)
+    assert float(loss) == 0.125 and errors.tolist() == [[0.5], [0.0]]
+
+
+def test_symbols_are_one_hot() -> None:
+    task = temporal_order(2, 50)
+    given = task.sequences(3)
+    x = numbers(task, given)
+    assert x.shape == (*given.x.shape, 8) and torch.equal(x.argmax(-1), given.x)
+    assert torch.equal(x.sum(-1), torch.ones_like(given.x).float())
+
+
+# -- how big a network is --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("cell", "layers", "units"),
+    [
+        # 4·8·(2 + 8 + 2) = 384 weights
+        ("lstm", 1, lambda h: 4 * h * (2 + h + 2)),
+        ("rnn", 1, lambda h: h * (2 + h + 2)),
+        ("gru", 1, lambda h: 3 * h * (2 + h + 2)),
+        ("lstm-peephole", 1, lambda h: 4 * h * (2 + h + 2) + 3 * h),
+        ("mingru", 2, lambda h: 2 * h * (2 + 1) + 2 * h * (h + 1)),
+    ],
+)
+def test_layers_have_equal_numbers_of_weights(cell: str, layers: int, units: Any) -> None:
+    before = torch.get_rng_state()
+    net = make_network(adding(100), cell, 8, layers, 110, ())
+    width = net.layer.output_size
+    assert units(width) <= 384 < units(width + 1)
+    assert sum(p.numel() for p in net.layer.parameters()) == units(width)
+    torch.set_rng_state(before)
+    again = make_network(adding(100), cell, 8, layers, 110, ())
+    for a, b in zip(net.parameters(), again.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_a_transformer_has_no_more_weights() -> None:
+    net = make_network(adding(100), "transformer", 32, 2, 110, ("orthogonal", "chrono"))
+    assert 0.5 * 4608 < sum(p.numel() for p in net.layer.parameters()) <= 4608
+    with pytest.raises(ValueError, match="hidden must be larger for transformer: 128 weights"):
+        make_network(adding(100), "transformer", 4, 2, 110, ())
+
+
+def test_a_cell_goes_without_the_initialisation_it_cannot_have() -> None:
+    init = ("orthogonal", "chrono")
+    net = make_network(adding(100), "rnn", 8, 1, 110, init)
+    u = net.layer.get_parameter("weight_hh_l0")
+    torch.testing.assert_close(u @ u.T, torch.eye(len(u)), rtol=0, atol=1e-5)
+    net = make_network(adding(100), "mingru", 8, 1, 110, init)
+    bias = net.layer.get_parameter("bias_l0")[: net.layer.output_size]
+    assert (bias <= 0).all() and bias.min() < -1.5  # -ln u, u in [1, 109]
+
+
+# -- how a trial goes ------------------------------------------------------------------------
+
+
+def test_lengths_climb_by_doubling() -> None:
+    assert Settings("adding", 1000).lengths == [50, 62, 125, 250, 500, 1000]
+    assert Settings("adding", 50).lengths == [50]
+    assert Settings("adding", 1000, recipe=Recipe(latest=0)).lengths == [1000]
+
+
+def test_a_trial_learns_and_is_tested() -> None:
+    [found] = outcomes(SMALL, Work(0, 0, 1, 20_000))
+    assert found.success and found.sequences < 20_000
+    n = found.numbers
+    assert n["length"] == 8 and n["test_wrong"] <= 0.01 * n["test_count"] == 25.6
+    assert n["right_at_16"] > 0.9
+    assert found.curve[0][1] > 0.5 > found.curve[-1][1]
+
+
+def test_reach_decides() -> None:
+    impossible = replace(SMALL, hidden=4, further=(16, 400), reach=400, series="reach")
+    [found] = outcomes(impossible, Work(0, 0, 1, 6_000))
+    assert not found.success
+
+
+def test_an_interrupted_trial_ends_as_an_unbroken_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trial, "_SECONDS", 0.0)  # progress at every update
+    settings = replace(SMALL, recipe=replace(SMALL.recipe, detach=0.25))
+    work = Work(3, 1, 1, 40 * 32)
+    [whole] = outcomes(settings, work)
+    for stop in (1, 17, 33):
+        run = TRACK.run(settings, work)
+        progress = [e for _, e in zip(range(stop), run, strict=False)][-1]
+        assert isinstance(progress, Progress) and progress.state is not None
+        [resumed] = outcomes(settings, replace(work, state=progress.state()))
+        assert resumed == whole
+
+
+def test_trials_and_series_have_their_own_numbers() -> None:
+    made = [
+        Trial(SMALL, *seeds).net.head.weight for seeds in [(1, 2), (1, 3), (5, 2)]
+    ]  # of the data, of the weights
+    assert not torch.equal(made[0], made[1]) and torch.equal(made[0], made[2])
+    short = Work(0, 0, 1, 64)
+    one, other = (outcomes(replace(SMALL, series=s), short) for s in ("data", "search"))
+    assert one[0].numbers.keys() == other[0].numbers.keys()
+    searches = [e for e in EXPERIMENTS if "search" in e.tags]
+    assert searches and all(e.settings.series == "search" for e in searches)
+    assert all(e.settings.series == "data" for e in EXPERIMENTS if e not in searches)
+
+
+def test_a_curve_keeps_means_of_equal_stretches() -> None:
+    curve, errors = Curve(), [math.sin(k) for k in range(5000)]
+    for k, e in enumerate(errors):
+        curve.add(32 * (k + 1), e)
+    points = curve.points
+    stretch = points[0][0] // 32
+    assert 100 < len(points) < 256
+    for k, (n, mean) in enumerate(points):
+        assert n == 32 * stretch * (k + 1)
+        assert mean == pytest.approx(sum(errors[k * stretch : (k + 1) * stretch]) / stretch)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"task": "sums", "length": 9}, "task must be one of adding, .*got 'sums'"),
+        ({"task": "adding", "length": 100, "reach": 200}, r"reach must be one of further = \(\)"),
+    ],
+)
+def test_errors_name_what_is_wrong(settings: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Settings(**settings)
+
+
+# -- the table -------------------------------------------------------------------------------
+
+
+def test_families_start_where_their_tasks_do() -> None:
+    for family in FAMILIES.values():
+        assert family.make(family.first).sequences(2).lengths.min() >= 1
