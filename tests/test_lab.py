@@ -30,7 +30,7 @@ def tiny(experiment: Experiment, limit: int = 64) -> Experiment:
 
 def outcomes(path: Path, experiment: Experiment) -> list[Outcome]:
     with lab.Store(path, create=False) as store:
-        return [t.outcome for t in store.trials(experiment)]
+        return [t.outcome for t in store.trials(experiment.key)]
 
 
 def run(path: Path, experiment: Experiment, **options: object) -> list[Outcome]:
@@ -86,13 +86,13 @@ def test_killed_and_resumed_gives_the_same_numbers(tmp_path: Path) -> None:
     process.send_signal(signal.SIGKILL)
     process.wait()
     with lab.Store(path) as store:
-        [flying] = store.unfinished(experiment)
+        [flying] = store.unfinished(experiment.key, experiment.limit)
         assert flying.missing == (0,) and 0 < flying.done < 1 and flying.work.state
-        assert not store.trials(experiment)
+        assert not store.trials(experiment.key)
     resumed = run(path, experiment, trials=1)
     assert resumed == run(tmp_path / "unbroken.sqlite", experiment, trials=1)
     with lab.Store(path) as store:
-        assert not store.unfinished(experiment)
+        assert not store.unfinished(experiment.key, experiment.limit)
 
 
 def _has_state(path: Path) -> bool:
@@ -108,8 +108,8 @@ def _has_state(path: Path) -> bool:
 def test_out_of_time_leaves_the_state(tmp_path: Path) -> None:
     experiment = tiny(FAST, 100_000)
     with lab.Store(tmp_path / "r.sqlite") as store:
-        lab.run([experiment], store, lab.Options(trials=1, jobs=1, minutes=0.01))
-        [flying] = store.unfinished(experiment)
+        lab.run([experiment], store, lab.Options(trials=1, jobs=1, budget=0.01))
+        [flying] = store.unfinished(experiment.key, experiment.limit)
     assert flying.work.state is not None and 0 < flying.done < 1 and flying.seconds > 0
 
 
@@ -143,7 +143,7 @@ def test_results_are_never_replaced(tmp_path: Path) -> None:
         store.add(number, experiment, work, first, 2.0)  # the same again: nothing happens
         with pytest.raises(RuntimeError, match="does not repeat"):
             store.add(number, experiment, work, replace(first, sequences=13), 1.0)
-        [kept] = store.trials(experiment)
+        [kept] = store.trials(experiment.key)
         assert kept.outcome == first and kept.seconds == 1.0
         assert store.environments([number])[0]["torch"]
     with (
@@ -198,7 +198,7 @@ def test_a_bad_experiment_is_refused(change: dict[str, object], message: str) ->
     [
         ({"trials": 0}, "trials must be positive"),
         ({"jobs": -1}, "jobs must be positive"),
-        ({"minutes": 0.0}, "minutes must be positive"),
+        ({"budget": 0.0}, "budget must be positive"),
         ({"seed": -1}, "seed must be in"),
         ({"engine": "slurm"}, "engine must be one of local, ray"),
     ],

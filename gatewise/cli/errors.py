@@ -13,6 +13,11 @@ OPTIONS = {
     "hidden_size": "--hidden",
     "num_layers": "--layers",
     "batch": "--batch",
+    "trials": "--trials",
+    "jobs": "--jobs",
+    "budget": "--budget",
+    "limit": "--limit",
+    "engine": "--engine",
     "held_out": "--held-out",
 }
 

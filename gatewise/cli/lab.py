@@ -110,6 +110,97 @@ def running(
         raise typer.Exit(1)
 
 
+@app.command()
+def report(
+    html: Annotated[Path | None, typer.Option(help="Write one self-contained page there.")] = None,
+    markdown: Annotated[Path | None, typer.Option(help="Write the tables there.")] = None,
+    tag: Annotated[str | None, typer.Option(help="Only those with this tag or track.")] = None,
+    out: Annotated[Path, _OUT] = Path("lab.sqlite"),
+    as_json: Annotated[bool, JSON] = False,
+) -> None:
+    """Report what was run, beside what was published; without a file, as a table.
+
+    Example: gatewise lab report --html lab.html --markdown lab.md
+    """
+    from gatewise import lab
+    from gatewise.lab import report as reports
+
+    with checked():
+        for file in (html, markdown):
+            if file is not None and not file.absolute().parent.is_dir():
+                raise ValueError(f"no folder {file.absolute().parent}")
+        chosen = list(lab.EXPERIMENTS.values()) if tag is None else lab.select([tag])
+        with lab.Store(out, create=False) as store:
+            found = [
+                r for r in reports.rows(store, chosen) if tag is None or r.experiment in chosen
+            ]
+            runs = store.environments(t.run for r in found for t in r.summary.trials)
+    if markdown is not None:
+        _write(markdown, reports.markdown(found, runs))
+    if html is not None:
+        _write(html, reports.html(found, runs, _flows()))
+    if as_json:
+        print(json.dumps([_reported(r) for r in found if r.begun]))
+    elif html is None and markdown is None:
+        console.output.print(_results(found))
+
+
+def _write(path: Path, text: str) -> None:
+    from gatewise.models.checkpoint import write_atomically
+
+    write_atomically(path, text.encode())
+    console.note(f"wrote {path}")
+
+
+def _flows() -> list[Any]:
+    from gatewise.diagnostics import study
+
+    with console.errors.status("measuring gradients"):
+        return list(study(["rnn", "lstm-1997", "lstm", "gru"], 100, 32, 200, 0))
+
+
+def _reported(row: Any) -> dict[str, Any]:
+    from dataclasses import asdict
+
+    s = row.summary
+    return {
+        "name": row.experiment.name,
+        "trials": len(s.trials),
+        "wanted": s.wanted,
+        "successes": s.successes,
+        "rate": None if s.rate is None else s.rate._asdict(),
+        "sequences": s.sequences,
+        "seconds": s.seconds,
+        "verdicts": [
+            {
+                "published": asdict(v.published),
+                "ours": None if v.ours is None else v.ours._asdict(),
+                "verdict": v.word,
+            }
+            for v in row.verdicts
+        ],
+        "outcomes": [{"seed": t.seed, **asdict(t.outcome)} for t in s.trials],
+    }
+
+
+def _results(found: list[Any]) -> Table:
+    from gatewise.lab.report.rows import printed
+
+    table = _table("experiment", "solved", "rate [95 %]", "sequences", "published", "verdict")
+    for r in (r for r in found if r.begun):
+        table.add_row(
+            r.experiment.name,
+            r.solved + (f" ({r.missing})" if r.missing else ""),
+            r.rate,
+            r.sequences,
+            "; ".join(printed(v.published) for v in r.verdicts),
+            "; ".join(v.word for v in r.verdicts),
+        )
+    waiting = sum(not r.begun for r in found)
+    table.caption = f"{waiting} not run" if waiting else None
+    return table
+
+
 def _standing(s: Any) -> dict[str, Any]:
     return {
         "name": s.experiment.name,

@@ -13,7 +13,7 @@ import hashlib
 import importlib.util
 import json
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, make_dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -88,7 +88,7 @@ class Experiment:
                 raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
         if not is_dataclass(self.settings) or isinstance(self.settings, type):
             raise TypeError(f"settings must be a dataclass, got {type(self.settings).__name__}")
-        _ = self.stamp
+        json.dumps(asdict(self.settings))
 
     @property
     def stamp(self) -> str:
@@ -110,6 +110,20 @@ class Experiment:
         """The stamp's digest: results are filed under it."""
         return hashlib.sha256(self.stamp.encode()).hexdigest()[:16]
 
+    def record(self) -> dict[str, Any]:
+        """Everything as plain data; `from_record` reads it back."""
+        return asdict(self)
+
+    @classmethod
+    def from_record(cls, record: Mapping[str, Any]) -> Experiment:
+        """An experiment to be shown, also where the code that ran it is not there any more."""
+        given = dict(record)
+        plain = given["settings"]
+        settings = make_dataclass("Settings", list(plain), frozen=True)(**plain)
+        published = tuple(Published(**p) for p in given["published"])
+        parts = {"settings": settings, "published": published, "tags": tuple(given["tags"])}
+        return cls(**given | parts)
+
     def with_cell(self, cell: str) -> Experiment:
         """The same experiment with another cell, under a name of its own.
 
@@ -117,7 +131,7 @@ class Experiment:
             ValueError: settings without a cell.
         """
         if "cell" not in {f.name for f in fields(self.settings)}:
-            raise ValueError(f"cell cannot be replaced in {self.name}: it has no cell of its own")
+            raise ValueError(f"{self.name} has no cell to be replaced")
         if ".py:" in cell:  # a trial may run in a process that stands in another folder
             file, _, name = cell.rpartition(":")
             cell = f"{Path(file).resolve()}:{name}"

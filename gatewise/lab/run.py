@@ -25,7 +25,7 @@ class Options:
         seed: of all of them.
         jobs: processes; None: one per core.
         engine: "local" or "ray".
-        minutes: leave off after so long; what is in flight can be continued.
+        budget: leave off after so many minutes; what is in flight can be continued.
         limit: most training sequences of a trial; None: each experiment's own. Another limit is
             another experiment.
         every: seconds between two kept states of work in flight.
@@ -35,12 +35,12 @@ class Options:
     seed: int = 0
     jobs: int | None = None
     engine: str = "local"
-    minutes: float | None = None
+    budget: float | None = None
     limit: int | None = None
     every: float = 10.0
 
     def __post_init__(self) -> None:
-        for name in ("trials", "jobs", "minutes", "limit"):
+        for name in ("trials", "jobs", "budget", "limit"):
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise ValueError(f"{name} must be positive, got {value}")
@@ -101,7 +101,7 @@ class Run:
         self._stopped = False
 
     def _standing(self, experiment: Experiment) -> Standing:
-        ended = self.store.trials(experiment, self.options.seed)
+        ended = self.store.trials(experiment.key, self.options.seed)
         wanted = self.options.trials or experiment.trials
         kept = [t for t in ended if t.outcome.trial < wanted]
         waiting = sum(j.experiment.key == experiment.key for j in self.jobs)
@@ -126,7 +126,7 @@ class Run:
         """Run everything that is missing; the standing that has changed, at each change."""
         if not self.jobs:
             return
-        minutes = self.options.minutes
+        minutes = self.options.budget
         deadline = None if minutes is None else time.time() + 60 * minutes
         how = Plan(
             min(self.workers, len(self.jobs)), self.options.every, deadline, lambda: self._stopped
@@ -157,7 +157,7 @@ class Run:
             standing.error = message.error
             standing.flying.pop(k, None)
         else:
-            before = {t.outcome.trial for t in self.store.trials(e, work.seed)}
+            before = {t.outcome.trial for t in self.store.trials(e.key, work.seed)}
             self.store.add(run, e, work, message.outcome, message.seconds)
             after = before | {message.outcome.trial}
             if message.outcome.trial not in before and message.outcome.trial < standing.wanted:
@@ -172,10 +172,10 @@ class Run:
 def plan(experiment: Experiment, store: Store, options: Options) -> list[Job]:
     """The jobs that are missing: work in flight as it was begun, then the rest in even parts."""
     trials = options.trials or experiment.trials
-    ended = {t.outcome.trial for t in store.trials(experiment, options.seed)}
+    ended = {t.outcome.trial for t in store.trials(experiment.key, options.seed)}
     missing = [t for t in range(trials) if t not in ended]
     jobs: list[Job] = []
-    for begun in store.unfinished(experiment, options.seed):
+    for begun in store.unfinished(experiment.key, experiment.limit, options.seed):
         if set(begun.missing) & set(missing):
             jobs.append(Job(experiment, begun.work, begun.seconds))
             missing = [t for t in missing if t not in begun.work.trials]

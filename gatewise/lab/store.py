@@ -26,8 +26,10 @@ from safetensors.torch import load
 from gatewise.benchmark.machine import environment
 from gatewise.lab.experiment import Activity, Experiment, Outcome, Work
 
+_VERSION = 1
 _SCHEMA = """
-CREATE TABLE IF NOT EXISTS experiment (key TEXT PRIMARY KEY, stamp TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS experiment (
+  key TEXT PRIMARY KEY, stamp TEXT NOT NULL, record TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS run (
   id INTEGER PRIMARY KEY, started TEXT NOT NULL, environment TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS work (
@@ -89,11 +91,18 @@ class Store:
             raise FileNotFoundError(f"no folder {self.path.absolute().parent}")
         self._db = sqlite3.connect(self.path, isolation_level=None)
         try:
-            self._db.execute("PRAGMA journal_mode = WAL")
-            self._db.executescript(_SCHEMA)
+            self._open()
         except sqlite3.DatabaseError as error:
             self._db.close()
             raise ValueError(f"{path} is no file of results: {error}") from error
+
+    def _open(self) -> None:
+        self._db.execute("PRAGMA journal_mode = WAL")
+        [[version]] = self._db.execute("PRAGMA user_version")
+        [[tables]] = self._db.execute("SELECT count(*) FROM sqlite_master")
+        if tables and version != _VERSION:
+            raise sqlite3.DatabaseError(f"its version is {version}, not {_VERSION}")
+        self._db.executescript(f"{_SCHEMA}; PRAGMA user_version = {_VERSION}")
 
     def close(self) -> None:
         self._db.close()
@@ -115,7 +124,8 @@ class Store:
         """Note that this work is in flight."""
         values = (experiment.key, work.seed, work.first, work.count)
         self._insert(
-            "INSERT OR IGNORE INTO experiment VALUES (?, ?)", (experiment.key, experiment.stamp)
+            "INSERT OR IGNORE INTO experiment VALUES (?, ?, ?)",
+            (experiment.key, experiment.stamp, json.dumps(experiment.record())),
         )
         self._insert("INSERT INTO work VALUES (?, ?, ?, ?, ?, ?)", (*values, run, _now()))
         self._insert("INSERT OR IGNORE INTO state VALUES (?, ?, ?, ?, 0, '', 0, NULL)", values)
@@ -168,37 +178,38 @@ class Store:
 
     # -- reading -------------------------------------------------------------------------
 
-    def trials(self, experiment: Experiment, seed: int | None = None) -> list[Trial]:
-        """Finished trials of exactly these settings, of one seed or of all."""
+    def trials(self, key: str, seed: int | None = None) -> list[Trial]:
+        """Finished trials of exactly the settings with this key, of one seed or of all."""
         which = "" if seed is None else " AND seed = ?"
         rows = self._db.execute(
             "SELECT outcome, seed, run, first, count, seconds FROM trial "
             f"WHERE key = ?{which} ORDER BY seed, trial",
-            (experiment.key, *(() if seed is None else (seed,))),
+            (key, *(() if seed is None else (seed,))),
         )
         return [Trial(_outcome(text), s, run, (a, n), t) for text, s, run, a, n, t in rows]
 
-    def unfinished(self, experiment: Experiment, seed: int | None = None) -> list[Unfinished]:
-        """Work in flight, with what is needed to continue it."""
+    def unfinished(self, key: str, limit: int, seed: int | None = None) -> list[Unfinished]:
+        """Work in flight of the settings with this key, with what is needed to continue it."""
         rows = self._db.execute(
             "SELECT seed, first, count, done, note, seconds, tensors FROM state WHERE key = ? "
             "ORDER BY seed, first",
-            (experiment.key,),
+            (key,),
         ).fetchall()
         found = []
         for own, first, count, done, note, seconds, tensors in rows:
             if seed is not None and own != seed:
                 continue
             state = None if tensors is None else load(tensors)
-            work = Work(own, first, count, experiment.limit, state)
-            ended = {t.outcome.trial for t in self.trials(experiment, own)}
+            work = Work(own, first, count, limit, state)
+            ended = {t.outcome.trial for t in self.trials(key, own)}
             missing = tuple(t for t in work.trials if t not in ended)
             found.append(Unfinished(work, missing, done, note, seconds))
         return found
 
-    def stamps(self) -> dict[str, dict[str, Any]]:
-        """Key -> settings of every experiment that has a result, or was begun."""
-        return {k: json.loads(s) for k, s in self._db.execute("SELECT key, stamp FROM experiment")}
+    def experiments(self) -> dict[str, Experiment]:
+        """Key -> every experiment that was begun, as it was then."""
+        rows = self._db.execute("SELECT key, record FROM experiment")
+        return {key: Experiment.from_record(json.loads(text)) for key, text in rows}
 
     def environments(self, runs: Iterable[int]) -> list[dict[str, Any]]:
         """When and on what these runs were made, the oldest first."""

@@ -1,0 +1,127 @@
+"""The report: complete, self-contained, and nothing in it that was not run."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from gatewise import lab
+from gatewise.diagnostics import study
+from gatewise.lab import report
+from gatewise.lab.experiment import Activity, Experiment, Outcome, Published, Work
+from tests.test_lab import FAST
+
+pytest.importorskip("scipy", reason="the extra `lab` is not installed")
+CURVE = ((100, 0.5), (200, 0.1))
+SHOWN = Activity({"input gate": [0.0, 1.0, 0.0], "cell": [0.0, 1.0, 1.0]}, (1,), "marked at 1")
+
+
+def filled(path: Path) -> lab.Store:
+    """Ten trials of a row, four with an outcome for each of two kinds, one left in flight."""
+    mine = Experiment(
+        "mine<1>",
+        "claims",
+        "Is it & will it be?",
+        FAST.settings,
+        5,
+        100,
+        "in words",
+        (Published("successes", 9, "somebody", 10), Published("sequences", 150, "else", 10)),
+    )
+    store = lab.Store(path)
+    run = store.begin_run()
+    for first in range(5):
+        work = Work(3, first, 1, 100)
+        store.begin(run, mine, work)
+        if first < 4:
+            numbers = {"weights": 93.0, "test_wrong": 2.0, "test_count": 2560.0}
+            ended = Outcome(first, first > 0, 100 + 50 * first, numbers, CURVE, SHOWN)
+            store.add(run, mine, work, ended, 1.5)
+            store.end(mine, work)
+    return store
+
+
+def page(store: lab.Store) -> str:
+    found = report.rows(store, [FAST])
+    runs = store.environments(t.run for r in found for t in r.summary.trials)
+    return report.html(found, runs, list(study(["rnn"], 20, 4, 0, 0)))
+
+
+class Checker(HTMLParser):
+    """Every element that is opened is closed; what is linked exists; nothing comes from outside."""
+
+    VOID = {"meta", "br", "img", "link", "hr"}
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.ids: list[str] = []
+        self.links: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        given = dict(attrs)
+        self.open += [] if tag in self.VOID else [tag]
+        self.ids += [v for k, v in attrs if k == "id" and v]
+        target = given.get("href") or given.get("xlink:href") or ""
+        self.links += [target[1:]] if target.startswith("#") else []
+        assert tag != "script" and not target.startswith("http")
+        assert (given.get("src") or "data:").startswith("data:")
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.handle_starttag(tag, attrs)
+        if tag not in self.VOID:
+            self.open.pop()
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+def test_the_page_is_whole_and_needs_nothing(tmp_path: Path) -> None:
+    with filled(tmp_path / "r.sqlite") as store:
+        text = page(store)
+    checker = Checker()
+    checker.feed(text)
+    assert not checker.open
+    assert len(set(checker.ids)) == len(checker.ids)
+    assert set(checker.links) <= set(checker.ids)
+
+
+def test_the_page_says_what_was_run(tmp_path: Path) -> None:
+    with filled(tmp_path / "r.sqlite") as store:
+        text = page(store)
+    assert "mine&lt;1&gt;" in text and "Is it &amp; will it be?" in text  # a user's words are text
+    assert "3 of 4" in text and "75% [30%, 95%]" in text  # Wilson's interval for 3 of 4
+    assert "200 [76, 324]; median 200; 150 … 250" in text  # t = 4.303 with 2 degrees of freedom
+    assert "1 at 0% of the most they may need" in text
+    assert text.count("not decided") >= 4  # a trial is missing
+    assert "marked at 1" in text and "input gate" in text
+    assert f"gatewise lab run {FAST.name}" in text  # not run: with its command
+    assert text.count("<svg") == 2 and text.count("data:image/png") == 1
+
+
+def test_markdown_has_a_row_per_experiment(tmp_path: Path) -> None:
+    with filled(tmp_path / "r.sqlite") as store:
+        text = report.markdown(report.rows(store, [FAST]), store.environments([1]))
+    [row] = [line for line in text.splitlines() if line.startswith("| mine<1>")]
+    columns = [line.count("|") for line in text.splitlines() if line.startswith("|")]
+    assert len(set(columns)) == 1
+    assert "3 of 4" in row and "9 of 10 – somebody" in row and "93" in row
+    assert re.search(rf"- {FAST.name}: .*`gatewise lab run {FAST.name}`", text)
+    assert "torch" in text
+
+
+def test_another_limit_is_another_row_and_says_so(tmp_path: Path) -> None:
+    short = replace(FAST, limit=7)
+    with lab.Store(tmp_path / "r.sqlite") as store:
+        store.begin(store.begin_run(), short, Work(0, 0, 1, 7))
+        first, second = report.rows(store, [FAST])
+    assert not first.begun and second.begun and first.anchor != second.anchor
+    assert second.command == f"gatewise lab run {FAST.name} --limit 7"
+
+
+def test_an_experiment_is_read_back_as_it_was() -> None:
+    assert Experiment.from_record(FAST.record()).key == FAST.key
