@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
-from gatewise.executors.counter import philox, uniform
+from gatewise.executors.counter import on_tensors, philox, uniform
+from gatewise.executors.cpu import toolchain
+from gatewise.executors.cpu.uniform import uniform as compiled
 
 # Known-answer vectors of Random123 1.14 (kat_vectors, philox4x32 10): counter, key, result.
 KNOWN = [
@@ -50,6 +54,30 @@ def test_a_number_depends_on_its_place_only() -> None:
     assert torch.equal(uniform(5, 2, range(10), rows=3, units=9), whole[:, :3])
     assert torch.equal(uniform(5, 2, range(10), rows=6, units=6), whole[..., :6])
     assert uniform(5, 2, range(0), rows=6, units=9).shape == (0, 6, 9)
+
+
+@pytest.mark.skipif(not toolchain.ladder(), reason="this machine has no C compiler")
+@given(
+    seed=st.integers(-(2**63), 2**64 - 1),
+    stream=st.integers(0, 2**32 - 1),
+    first=st.integers(0, 2**31),
+    sizes=st.tuples(st.integers(0, 3), st.integers(0, 5), st.integers(0, 200)),
+)
+def test_compiled_numbers_are_the_defined_ones_to_the_bit(
+    seed: int, stream: int, first: int, sizes: tuple[int, int, int]
+) -> None:
+    steps, rows, units = range(first, first + sizes[0]), *sizes[1:]
+    drawn = compiled(seed, stream, steps, rows, units)
+    assert drawn is not None
+    assert torch.equal(drawn, on_tensors(seed, stream, steps, rows, units, "cpu"))
+
+
+def test_many_compiled_numbers_are_split_over_threads() -> None:
+    torch.set_num_threads(3)
+    place = (7, 1, range(40, 80), 29, 130)
+    drawn = compiled(*place)
+    assert drawn is not None
+    assert torch.equal(drawn, on_tensors(*place, "cpu"))
 
 
 @pytest.mark.parametrize("other", [{"seed": 6}, {"seed": 5 + 2**32}, {"stream": 3}])

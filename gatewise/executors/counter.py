@@ -40,6 +40,19 @@ def uniform(
     Counter words: unit // 4, row, step, stream; the unit's remainder picks one of four words.
     The top 24 bits of the word make the number, so every float32 value is exact.
     """
+    if torch.device(device).type == "cpu":
+        from gatewise.executors.cpu.uniform import uniform as compiled  # which stands above this
+
+        drawn = compiled(seed, stream, steps, rows, units)
+        if drawn is not None:
+            return drawn
+    return on_tensors(seed, stream, steps, rows, units, device)
+
+
+def on_tensors(
+    seed: int, stream: int, steps: range, rows: int, units: int, device: torch.device | str
+) -> torch.Tensor:
+    """The definition of `uniform`, in PyTorch's operations: any device, no compiler."""
     quads = -(-units // 4)
     unit = torch.arange(quads, device=device).view(1, 1, -1)
     row = torch.arange(rows, device=device).view(1, -1, 1)

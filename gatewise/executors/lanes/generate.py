@@ -150,7 +150,8 @@ class Network:
 
 def source(network: Network, dtype: torch.dtype, task: str = "") -> str:
     """The complete C source; `task` is the text of a task's C file, or empty."""
-    parts = [skeleton("gatewise.executors.cpu", "vector.h"), skeleton(__package__, "sequence.h")]
+    parts = [skeleton("gatewise.executors.cpu", name) for name in ("vector.h", "philox.h")]
+    parts += [skeleton(__package__, "sequence.h")]
     parts += [step_source(network), skeleton(__package__, "lanes.c")]
     if task:
         parts += ["#define TASK 1", task]

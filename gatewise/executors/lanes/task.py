@@ -173,6 +173,7 @@ def _library(task: Task, dtype: torch.dtype) -> Any:
         [
             generate.sequence_constants(task, dtype),
             generate.skeleton("gatewise.executors.cpu", "vector.h"),
+            generate.skeleton("gatewise.executors.cpu", "philox.h"),
             generate.skeleton("gatewise.executors.lanes", "sequence.h"),
             task.code,
             generate.skeleton("gatewise.executors.lanes", "draw.c"),
