@@ -10,11 +10,13 @@ from gatewise.models.task import Task
 
 KINDS = {
     "lm": "gatewise.models.language_task:LanguageTask",
+    "classify": "gatewise.models.classify_task:ClassifyTask",
+    "speech": "gatewise.models.classify_task:SpeechTask",
     "forecast": "gatewise.models.forecast_task:ForecastTask",
     "tag": "gatewise.models.tag_task:TagTask",
 }
 # What the end of a file's name says of it.
-_OBVIOUS = {".conllu": "tag", ".conll": "tag"}
+_OBVIOUS = {".conllu": "tag", ".conll": "tag", ".wav": "speech", ".jsonl": "classify"}
 
 
 def find_kind(name: str) -> type[Task[Any]]:

@@ -9,12 +9,13 @@ import csv
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from gatewise.models.extras import require
 
 
 @dataclass(frozen=True)
@@ -101,10 +102,7 @@ def _lines(reader: Any, path: Path) -> Iterator[list[str]]:
 
 
 def _parquet(path: Path) -> tuple[list[str], list[dict[str, Any]]]:
-    try:
-        parquet: Any = import_module("pyarrow.parquet")
-    except ImportError:
-        raise ValueError(f"{path} needs pyarrow: pip install gatewise[series]") from None
+    parquet = require("pyarrow.parquet", "series", str(path))
     if not path.is_file():
         raise FileNotFoundError(f"no file {path}")
     try:
