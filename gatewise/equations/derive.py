@@ -115,6 +115,7 @@ def derive(
     record: tuple[str, ...] = (),
     zoneout: tuple[str, ...] = (),
     cut: frozenset[str] = frozenset(),
+    sometimes: bool = False,
 ) -> StepPrograms:
     """Both programs for a pointwise cell, with `record` as extra outputs of every step.
 
@@ -123,15 +124,17 @@ def derive(
 
     `cut` names `edges` that carry no gradient: what they multiply counts as a constant. Those
     named by a state lie outside the step (the executor leaves the product with U away); those
-    named by a parameter are left out of the derivatives here.
+    named by a parameter are left out of the derivatives here; where they are cut `sometimes`, an
+    input `open` of the backward program is 1 at the steps at which they are not, and 0 elsewhere.
     """
     if not trace.pointwise:
         raise ValueError(f"{type(trace.cell).__name__} is not one pointwise pass over the units")
     check_cut(trace, cut)
     outputs = step_outputs(trace, record, zoneout)
     values, hoisted = hoist(outputs, trace)
-    gradients = _reverse(trace, values, hoisted, cut)
+    gradients = _reverse(trace, values, hoisted, cut, sometimes)
     fixed = (
+        *(("open",) if sometimes else ()),
         *(f"{s}_prev" for s in trace.states),
         *(f"p_{p}" for p in trace.parameters),
         *(f"keep_{s}" for s in zoneout),
@@ -213,6 +216,7 @@ def _reverse(
     values: list[Assignment],
     outputs: dict[str, sympy.Expr],
     cut: frozenset[str],
+    sometimes: bool,
 ) -> dict[str, sympy.Expr]:
     """Derivatives of L by accumulators (g_a_…), previous states and parameters."""
     closed = _through_parameters(trace, values, [p for p in trace.parameters if p in cut])
@@ -220,7 +224,10 @@ def _reverse(
     def inner(value: str, expr: sympy.Expr, leaf: str) -> sympy.Expr:
         """The derivative of a value's argument; past a cut edge only the weight itself learns."""
         away = {symbol(f"p_{p}"): 0 for p in closed.get(value, ()) if leaf != f"p_{p}"}
-        return sympy.diff(expr.args[0].xreplace(away), symbol(leaf))
+        held = sympy.diff(expr.args[0].xreplace(away), symbol(leaf))
+        if not sometimes:
+            return held
+        return held + symbol("open") * (sympy.diff(expr.args[0], symbol(leaf)) - held)
 
     loss = sum((symbol(f"d_{n}") * e for n, e in outputs.items()), sympy.Integer(0))
     by = chain(values, loss, inner)

@@ -12,6 +12,7 @@ Symbols beside those of trace.py:
     y…, m…        values of functions, and of means over units
     a_GATE_x, a_GATE_l   a late gate's part from the input, and its product with U
     source_GATE   what that product multiplies
+    mask          scales what a late gate's U multiplies, where it is masked
 """
 
 from __future__ import annotations
@@ -80,10 +81,11 @@ def first_accumulators(trace: Trace) -> tuple[Accumulator, ...]:
 class _Step:
     """The step's values with the phase (level) each belongs to."""
 
-    def __init__(self, trace: Trace, outputs: dict[str, sympy.Expr]) -> None:
+    def __init__(self, trace: Trace, outputs: dict[str, sympy.Expr], masked: bool) -> None:
         late = late_accumulators(trace)
         parts = {symbol(a.name): symbol(f"{a.name}_x") + symbol(f"{a.name}_l") for a in late}
-        sources = {f"source_{a.gate}": trace.late_sources[a.name] for a in late}
+        scale = symbol("mask") if masked else sympy.Integer(1)
+        sources = {f"source_{a.gate}": scale * trace.late_sources[a.name] for a in late}
         everything = {n: e.xreplace(parts) for n, e in (outputs | sources).items()}
         values, hoisted = hoist(everything, trace)
         self.trace = trace
@@ -139,11 +141,14 @@ class _Step:
 
 
 def derive_phases(
-    trace: Trace, record: tuple[str, ...] = (), zoneout: tuple[str, ...] = ()
+    trace: Trace,
+    record: tuple[str, ...] = (),
+    zoneout: tuple[str, ...] = (),
+    masked: bool = False,
 ) -> PhasedStep:
     """The phases of any cell; see `derive` for `record` and `zoneout`."""
     outputs = step_outputs(trace, record, zoneout)
-    step = _Step(trace, outputs)
+    step = _Step(trace, outputs, masked)
     count = 1 + max([*step.level.values(), 0])
     count = max(count, 1 + max(step.level_of(e) for e in step.outputs.values()))
     late = tuple(

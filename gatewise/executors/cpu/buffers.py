@@ -115,7 +115,9 @@ def _prepare(request: Request, made: Kernel) -> Call:
     params = per_unit(w, padded)
     resets = None if request.resets is None else request.resets.contiguous()
     lengths = None if request.lengths is None else request.lengths.to(torch.int64).contiguous()
-    mask = None if request.feedback_mask is None else request.feedback_mask.detach().contiguous()
+    mask = request.feedback_mask
+    if mask is not None:  # [B, F, P]
+        mask = padded_rows(mask.unflatten(-1, (-1, hidden)), padded)
     cut_steps = None if request.cut_steps is None else request.cut_steps.contiguous()
     zero = _zeros(padded, x.dtype)
     zero = zero.expand(*front, padded) if front else zero

@@ -39,17 +39,19 @@ class KernelSpec:
     record: tuple[str, ...] = ()
     zoneout: tuple[str, ...] = ()  # states that are zoned out
     cut: frozenset[str] = frozenset()  # edges (equations.edges) without a gradient
+    sometimes: bool = False  # per-unit edges among them are cut at some steps only
+    masked: bool = False  # what late gates multiply is masked
     held: str = "full"  # how weights are held: a key of _HELD
 
     @cached_property
     def programs(self) -> StepPrograms:
         """The step of a cell that is one pass over the units."""
-        return derive(self.trace, self.record, self.zoneout, self.cut)
+        return derive(self.trace, self.record, self.zoneout, self.cut, self.sometimes)
 
     @cached_property
     def phased(self) -> PhasedStep:
         """The step of any other cell."""
-        return derive_phases(self.trace, self.record, self.zoneout)
+        return derive_phases(self.trace, self.record, self.zoneout, self.masked)
 
     @property
     def accumulators(self) -> tuple[Accumulator, ...]:
@@ -106,7 +108,7 @@ def _constants(spec: KernelSpec) -> str:
         step = spec.phased
         defines |= {"NSAVE": len(step.kept), "PHASES": len(step.phases)}
         defines |= {"NLATE": len(step.late), "NMEANS": len(step.means)}
-        defines |= {"NCOLLECTED": len(step.collected)}
+        defines |= {"NCOLLECTED": len(step.collected), "CUT_LATE": int(bool(spec.cut))}
     return "\n".join(f"#define {k} {v}" for k, v in defines.items())
 
 
@@ -190,6 +192,7 @@ def _backward(spec: KernelSpec) -> str:
         value: f"next[{trace.states.index(state)}]"
         for value, state in spec.programs.kept_in_state.items()
     }
+    inputs |= {"open": "is_open"}
     inputs |= {f"d_new_{s}": f"d_next[{k}]" for k, s in enumerate(trace.states)}
     inputs |= {f"d_rec_{r}": f"d_record[{k}]" for k, r in enumerate(spec.record)}
     target = {f"g_{a.name}": f"d_acc[{k}]" for k, a in enumerate(trace.accumulators)}
@@ -198,7 +201,8 @@ def _backward(spec: KernelSpec) -> str:
     outputs = [f"  {target[n]} = {expression(e, C)};" for n, e in program.outputs]
     signature = (
         "INLINE void step_backward(const vec *kept, const vec *previous, const vec *next,\n"
-        "                          const vec *keep, const vec *p, const vec *d_next,\n"
-        "                          const vec *d_record, vec *d_acc, vec *d_previous, vec *d_p)"
+        "                          const vec *keep, const vec *p, const vec is_open,\n"
+        "                          const vec *d_next, const vec *d_record, vec *d_acc,\n"
+        "                          vec *d_previous, vec *d_p)"
     )
     return _function(signature, inputs, statements(program, C), outputs)

@@ -134,14 +134,16 @@ def kernel(
     record: tuple[str, ...] = (),
     zoneout: tuple[str, ...] = (),
     cut: frozenset[str] = frozenset(),
+    sometimes: bool = False,
+    masked: bool = False,
     held: str = "full",
 ) -> Kernel | str:
-    """The kernel, or why there is none."""
-    key = (trace, dtype, training, record, zoneout, cut, held)
+    """The kernel, or why there is none; the arguments are those of `KernelSpec`."""
+    key = (trace, dtype, training, record, zoneout, cut, sometimes, masked, held)
     found = _kernels.get(key)
     if found is None:
         try:
-            found = build(KernelSpec(trace, dtype, training, record, zoneout, cut, held))
+            found = build(KernelSpec(*key))
         except toolchain.NoCompilerError as error:
             toolchain.warn_no_compiler(str(error))
             found = str(error)
@@ -163,7 +165,7 @@ def _fingerprint(spec: KernelSpec) -> str:
     """Everything the generated source depends on, had without deriving it."""
     trace = spec.trace
     parts = [str(spec.dtype), str(spec.training), str(spec.record), str(spec.zoneout)]
-    parts += [str(sorted(spec.cut)), spec.held]
+    parts += [str(sorted(spec.cut)), str(spec.sometimes), str(spec.masked), spec.held]
     parts += [str(trace.accumulators), str(trace.states), str(trace.feedback)]
     parts += [str(trace.parameters)]
     parts += [sympy.srepr(e) for e in trace.new_states.values()]

@@ -28,14 +28,10 @@ def obstacles(request: Request) -> list[str]:
     found = []
     if request.held != "full" and x.dtype != torch.float32:
         found.append(f"the C kernel holds {request.held} weights of float32, not of {x.dtype}")
-    if trace.late_sources and (request.feedback_mask is not None or len(trace.feedback) > 1):
-        found.append("no kernel yet for a late gate with dropout or several fed-back states")
-    if request.cut and not trace.pointwise:
-        found.append("no kernel yet for cut edges in a step of several phases")
+    if trace.late_sources and len(trace.feedback) > 1:
+        found.append("no kernel for a late gate beside several fed-back states")
     if request.weights.projection is not None:
         found.append("no kernel yet for a projection (proj_size)")
-    if request.cut_steps is not None and not request.cut <= {*trace.feedback}:
-        found.append("no kernel yet for per-unit weights cut at some steps only")
     if transformed(request.x):
         found.append("torch.func transforms and forward-mode derivatives need the reference")
     if not found:
@@ -56,9 +52,12 @@ def note(request: Request) -> str:
 def _kernel_for(request: Request) -> Kernel | str:
     zoned = tuple(request.zoneout.probability) if request.zoneout else ()
     training = wants_gradient(request)
-    cut = request.cut if training else frozenset()  # matters to gradients alone
     trace, dtype = request.trace, request.x.dtype
-    return kernel(trace, dtype, training, request.record, zoned, cut, request.held)
+    cut = request.cut if training else frozenset()  # matters to gradients alone
+    sometimes = request.cut_steps is not None and not cut <= {*trace.feedback}
+    masked = bool(trace.late_sources) and request.feedback_mask is not None
+    options = (request.record, zoned, cut, sometimes, masked, request.held)
+    return kernel(trace, dtype, training, *options)
 
 
 def run(request: Request) -> Result:

@@ -54,6 +54,7 @@ class _Places:
             read[f"d_rec_{name}"] = f"r->d_record[{k}] ? load(r->d_record[{k}] + {at}) : splat(0)"
         for k, n in enumerate(self.collected):
             read[f"d_{n}"] = f"load(r->collected + {k} * r->padded + {at})"
+        read["mask"] = f"load(r->mask + {at})"
         self.read = read
         self.per_row = {m: f"splat(r->means[{k}])" for k, m in enumerate(self.means)}
         self.per_row |= {

@@ -203,7 +203,7 @@ static void see_rows(const job *j, step_rows *s, operand *room) {
     for (int f = 0; f < NF; f++, room += ROOM(units))
       s->seen[1 + f][i] =
           as_operands(s->previous[FEEDBACK[f]][i],
-                      mask ? mask + (s->row[i] * NF + f) * units : NULL, units, room);
+                      mask ? mask + (s->row[i] * NF + f) * j->n[N_PADDED] : NULL, units, room);
   }
 }
 
@@ -489,6 +489,7 @@ static void backward_units(const job *j, const step_rows *s, long t, long vector
   const int64_t *n = j->n;
   const long padded = n[N_PADDED], at = vector * LANES;
   const real *param = j->p[P_PARAM], *d_output = j->p[P_D_OUTPUT];
+  const uint8_t *cut_steps = j->p[P_CUT_STEPS];
   vec bias_sum[NG], param_sum[NP + 1], p[NP + 1];
   for (int g = 0; g < NG; g++) bias_sum[g] = load(d_bias + g * padded + at);
   for (int k = 0; k < NP; k++) {
@@ -511,7 +512,8 @@ static void backward_units(const job *j, const step_rows *s, long t, long vector
     for (int k = 0; k < NR; k++)
       d_record[k] = j->p[P_D_RECORD + k] ? load((const real *)j->p[P_D_RECORD + k] + cell)
                                          : splat(0);
-    step_backward(kept, previous, next, keep, p, d_next, d_record, d_acc, d_previous, d_p);
+    const vec open = splat(cut_steps && !cut_steps[t * n[N_BATCH] + row]);
+    step_backward(kept, previous, next, keep, p, open, d_next, d_record, d_acc, d_previous, d_p);
     for (int g = 0; g < NG; g++) {
       store(own + g * padded, d_acc[g]);
       bias_sum[g] += d_acc[g];
@@ -542,7 +544,7 @@ static void backward_product(const job *j, const step_rows *s, long t, long from
       if (CUT[f] && cut_steps[t * n[N_BATCH] + row]) continue;
       q.in[q.count] = kept_row(j, t, row);
       q.out[q.count] = (real *)j->p[P_CARRY + FEEDBACK[f]] + row * padded;
-      q.mask[q.count++] = mask ? mask + (row * NF + f) * units : NULL;
+      q.mask[q.count++] = mask ? mask + (row * NF + f) * padded : NULL;
     }
     run_product(&q, units, padded, from, to);
   }
@@ -706,7 +708,7 @@ static void add_samples(const job *j, const step_rows *rows, long t, sample_list
     for (int f = 0; f < NF; f++) {
       const real *value = rows->previous[FEEDBACK[f]][i];
       if (mask)
-        value = masked_copy(value, mask + (row * NF + f) * units, units,
+        value = masked_copy(value, mask + (row * NF + f) * padded, units,
                             s->masked + (k * NF + f) * padded);
       s->fed_back[f][k] = value;
     }

@@ -11,7 +11,7 @@
 
 typedef struct {
   long units, padded;
-  const real *previous[NS], *keep[NS], *carry[NS], *param, *d_output, *d_record[NR + 1];
+  const real *previous[NS], *keep[NS], *carry[NS], *param, *mask, *d_output, *d_record[NR + 1];
   real *state[NS], *kept, *means, *record[NR + 1], *collected, *d_means, *d_param;
 } row_view;
 
@@ -36,6 +36,7 @@ static row_view view_row(const job *j, const step_rows *s, long t, long i, real 
   const long padded = n[N_PADDED], row = s->row[i], cell = t * n[N_BATCH] + row;
   row_view r = {.units = n[N_UNITS], .padded = padded, .param = j->p[P_PARAM],
                 .kept = kept_row(j, t, row), .d_param = d_param};
+  r.mask = (const real *)j->p[P_MASK] + row * NF * padded;
   r.means = (real *)j->p[P_MEANS] + cell * NMEANS;
   for (int k = 0; k < NS; k++) {
     r.previous[k] = s->previous[k][i];
@@ -82,6 +83,7 @@ static void forward_phases(const job *j, const step_rows *s, long t, operand *ro
 #if TRAINING
 static void backward_phases(const job *j, const step_rows *s, long t, real *d_bias,
                             real *d_param, operand *room) {
+  const uint8_t *cut_steps = j->p[P_CUT_STEPS];
   const long units = j->n[N_UNITS], padded = j->n[N_PADDED], vectors = padded / LANES;
   static const int first[1] = {0};
   for (long i = 0; i < s->count; i++)
@@ -93,14 +95,18 @@ static void backward_phases(const job *j, const step_rows *s, long t, real *d_bi
     }
     for (int q = 0; q < NLATE; q++) {
       if (LATE_LEVEL[q] != phase) continue;
-      product late = {.segments = 1, .slots = first, .count = s->count, .width = padded,
-                      .room = room};
+      product late = {.segments = 1, .slots = first, .width = padded, .room = room};
       late.panel = (const weight *)j->p[P_PACKED_LT] + q * padded * GROUPS(units);
       for (long i = 0; i < s->count; i++) {
         real *collected = (real *)j->p[P_COLLECTED] + s->row[i] * NCOLLECTED * padded;
-        late.in[i] = collected + (NG + q) * padded;
-        late.out[i] = collected + (NG + NLATE + q) * padded;
-        late.mask[i] = NULL;
+        real *out = collected + (NG + NLATE + q) * padded;
+        if (CUT_LATE && (!cut_steps || cut_steps[t * j->n[N_BATCH] + s->row[i]])) {
+          memset(out, 0, padded * sizeof(real)); /* what it multiplied counts as a constant */
+          continue;
+        }
+        late.in[late.count] = collected + (NG + q) * padded;
+        late.mask[late.count] = NULL;
+        late.out[late.count++] = out;
       }
       run_product(&late, units, padded, 0, vectors);
     }
