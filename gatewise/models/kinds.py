@@ -14,6 +14,7 @@ KINDS = {
     "speech": "gatewise.models.classify_task:SpeechTask",
     "forecast": "gatewise.models.forecast_task:ForecastTask",
     "tag": "gatewise.models.tag_task:TagTask",
+    "translate": "gatewise.models.translate_task:TranslateTask",
 }
 # What the end of a file's name says of it.
 _OBVIOUS = {".conllu": "tag", ".conll": "tag", ".wav": "speech", ".jsonl": "classify"}

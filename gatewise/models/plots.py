@@ -104,6 +104,25 @@ def plot_activity(
     write_figure(figure, path)
 
 
+def plot_attention(
+    weights: torch.Tensor,
+    source: Sequence[str],
+    target: Sequence[str],
+    path: str | Path,
+    title: str,
+) -> None:
+    """An attention map [T, S]: what is said from top to bottom, what is read from left to right."""
+    figure = new_figure(2.5 + 0.38 * len(source), 2.0 + 0.34 * len(target))
+    axes = figure.subplots()
+    image = axes.imshow(weights.numpy(), cmap="viridis", vmin=0.0, vmax=1.0, aspect="auto")
+    axes.set_xticks(range(len(source)), [_label(t) for t in source], rotation=60, ha="right")
+    axes.set_yticks(range(len(target)), [_label(t) for t in target])
+    axes.tick_params(length=0)
+    axes.set_title(title, fontsize=10)
+    figure.colorbar(image, ax=axes, pad=0.02, fraction=0.04)
+    write_figure(figure, path)
+
+
 def _choose_units(output: torch.Tensor, state: torch.Tensor) -> list[int]:
     """Units whose output [T, H] varies most, ordered by how slowly their state [T, H] moves."""
     chosen = output.std(dim=0, correction=0).topk(min(_UNITS, output.shape[1])).indices

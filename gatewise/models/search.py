@@ -1,0 +1,75 @@
+"""What a translator says: the likeliest next subword each time, or the best of several beams.
+
+T = steps, B = sentences, K = beams, V = subwords.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from gatewise.models.translator import BEGIN, END, PAD, Memory, Translator
+
+_NEVER = float("-inf")
+
+
+@torch.no_grad()
+def greedy(
+    model: Translator, memory: Memory, longest: int
+) -> tuple[list[list[int]], torch.Tensor | None]:
+    """The likeliest subword at every step until END, and the attention maps [T, B, S]."""
+    batch = len(memory.lengths)
+    token, state = torch.full((1, batch), BEGIN), memory.state
+    done, said, maps = torch.zeros(batch, dtype=torch.bool), [], []
+    while len(said) < longest and not done.all():
+        logits, state, weights = model.decode(token, state, memory)
+        token = _allowed(logits).argmax(-1).where(~done, PAD)
+        done = done | (token[0] == END)
+        said.append(token[0])
+        if weights is not None:
+            maps.append(weights[0])
+    return _sentences(torch.stack(said, 1)), torch.stack(maps) if maps else None
+
+
+@torch.no_grad()
+def beam_search(
+    model: Translator, memory: Memory, longest: int, beams: int = 5, length_power: float = 1.0
+) -> list[list[int]]:
+    """The best of `beams` sentences kept side by side, by log P / length^`length_power`.
+
+    A finished sentence keeps its place while others grow; one beam is greedy search.
+    """
+    if beams < 1:
+        raise ValueError(f"beams must be at least 1, got {beams}")
+    batch = len(memory.lengths)
+    copies = torch.arange(batch).repeat_interleave(beams)  # [B·K]: which sentence
+    memory = memory.rows(copies)
+    state, said = memory.state, torch.full((batch * beams, 1), BEGIN)
+    total = torch.full((batch, beams), _NEVER)
+    total[:, 0] = 0.0  # the beams begin alike: only one of them counts
+    done = torch.zeros(batch * beams, dtype=torch.bool)
+    for _ in range(longest):
+        logits, state, _ = model.decode(said[:, -1:].T, state, memory)
+        step = _allowed(logits)[0].log_softmax(-1)  # [B·K, V]
+        step = step.masked_fill(done[:, None], _NEVER)
+        step[done, PAD] = 0.0
+        size = step.shape[1]
+        total, best = (total[:, :, None] + step.view(batch, beams, size)).flatten(1).topk(beams)
+        rows = (torch.arange(batch)[:, None] * beams + best // size).flatten()
+        said = torch.cat([said[rows], (best % size).view(-1, 1)], 1)
+        state = tuple(s[:, rows] for s in state)
+        done = done[rows] | (said[:, -1] == END)
+        if done.all():
+            break
+    lengths = (said[:, 1:] != PAD).sum(1).view(batch, beams)
+    winner = (total / lengths**length_power).argmax(1) + torch.arange(batch) * beams
+    return _sentences(said[winner, 1:])
+
+
+def _allowed(logits: torch.Tensor) -> torch.Tensor:
+    never = torch.zeros(logits.shape[-1], dtype=torch.bool)
+    never[[PAD, BEGIN]] = True
+    return logits.masked_fill(never, _NEVER)
+
+
+def _sentences(said: torch.Tensor) -> list[list[int]]:
+    return [[t for t in row if t not in (PAD, END)] for row in said.tolist()]
