@@ -15,6 +15,7 @@ import pytest
 
 from gatewise import lab
 from gatewise.lab import store as stores
+from gatewise.lab.baselines import guessing, search, second_order
 from gatewise.lab.baselines.search import Search
 from gatewise.lab.experiment import Experiment, Outcome, Published, Work
 
@@ -22,9 +23,13 @@ pytest.importorskip("scipy", reason="the extra `lab` is not installed")
 FAST = lab.EXPERIMENTS["tdnn/adding-100"]
 
 
+SMALL = {"test": 32, "sequences": 20, "patience": 2, "iterations": 2, "starts": 1}
+
+
 def tiny(experiment: Experiment, limit: int = 64) -> Experiment:
     """The row as it is, with little to learn from and few test sequences."""
-    small = {"test": 32} if "test" in {f.name for f in fields(experiment.settings)} else {}
+    has = {f.name for f in fields(experiment.settings)}
+    small = {n: v for n, v in SMALL.items() if n in has}
     return replace(experiment, settings=replace(experiment.settings, **small), limit=limit)
 
 
@@ -45,7 +50,28 @@ def test_every_row_runs(name: str, tmp_path: Path) -> None:
     found = run(tmp_path / "r.sqlite", experiment)
     assert [o.trial for o in found] == [0, 1]
     assert found[0].numbers["weights"] > 0
-    assert found[0].curve != found[1].curve  # each trial has numbers of its own
+    if found[0].curve:
+        assert found[0].curve != found[1].curve  # each trial has numbers of its own
+
+
+ROWS = {"tdnn/adding-100": 320, "lbfgs/adding-100": 400, "guessing/adding-100": 640}
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_put_aside_and_continued_gives_the_same(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (search, second_order, guessing):
+        monkeypatch.setattr(module, "_SECONDS", 0.0)  # a sign of progress after every step
+    experiment = tiny(lab.EXPERIMENTS[name], ROWS[name])
+    work, run = Work(0, 0, 1, experiment.limit), lab.TRACKS[experiment.track].run
+    *signs, unbroken = run(experiment.settings, work)
+    for stop in {1, len(signs) // 2, len(signs) - 1}:
+        begun = run(experiment.settings, work)
+        for _ in range(stop):
+            sign = next(begun)
+        assert isinstance(sign, lab.Progress) and sign.state is not None
+        state = {n: t.clone() for n, t in sign.state().items()}
+        *_, continued = run(experiment.settings, replace(work, state=state))
+        assert continued == unbroken
 
 
 def test_a_seed_repeats_to_the_bit_in_any_number_of_processes(tmp_path: Path) -> None:

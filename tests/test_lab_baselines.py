@@ -6,9 +6,14 @@ import pytest
 import torch
 
 from gatewise.executors.lanes import Criterion
+from gatewise.lab import benchmarks
+from gatewise.lab.baselines import guessing, hmm
 from gatewise.lab.baselines.cells import DelayedRNN, LeakyContext
+from gatewise.lab.baselines.guessing import Guess
+from gatewise.lab.baselines.hmm import Hidden
 from gatewise.lab.baselines.learner import Learner, vanishing
 from gatewise.lab.baselines.models import Candidate, RecurrentModel, WindowModel
+from gatewise.lab.experiment import Outcome, Work
 from gatewise.lab.judge import Judge
 from gatewise.layers import Recurrent
 from gatewise.learning import BPTT, Rule1997
@@ -117,3 +122,22 @@ def test_full_backpropagation_learns_what_one_step_cannot() -> None:
             learner.step()
         errors.append(learner.judge.error)
     assert errors[0] < 0.5 * errors[1]
+
+
+def test_guessing_solves_what_is_easy() -> None:
+    settings = Guess("long_lag", {"lag": 0, "distractors": 1}, tolerance=0.3, test=200)
+    *_, ended = guessing.run(settings, Work(0, 0, 1, 20_000))
+    assert isinstance(ended, Outcome) and ended.success
+    assert ended.numbers["test_wrong"] <= 10  # 256 right ones bound the rate near 1 %
+
+
+def test_a_hidden_markov_model_learns_from_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("hmmlearn", reason="the extra `lab` is not installed")
+    monkeypatch.setitem(benchmarks.BENCHMARKS, "short", benchmarks.Benchmark("order", 50))
+    wrong = []
+    for iterations in (1, 20):
+        settings = Hidden("short", (8,), 1, 200, iterations, 400)
+        *_, ended = hmm.run(settings, Work(0, 0, 1, 10**9))
+        assert isinstance(ended, Outcome)
+        wrong.append(ended.numbers["test_wrong"])
+    assert wrong[1] < 0.7 * wrong[0]

@@ -10,8 +10,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
-from gatewise.lab.baselines import search
+from gatewise.lab.baselines import guessing, hmm, search, second_order
+from gatewise.lab.baselines.guessing import Guess
+from gatewise.lab.baselines.hmm import Hidden
 from gatewise.lab.baselines.search import Search
+from gatewise.lab.baselines.second_order import SecondOrder
 from gatewise.lab.benchmarks import BENCHMARKS
 from gatewise.lab.experiment import Experiment, Outcome, Progress, Published, Track, Work
 
@@ -21,7 +24,12 @@ LIMIT = 300_000  # training sequences: four times what the paper's LSTM needs on
 LONG = 200_000  # at T = 1000, where each costs ten times as much
 
 # How a trial is run is read off the kind of its settings.
-_RUNS: dict[type, Callable[[Any, Work], Iterator[Progress | Outcome]]] = {Search: search.run}
+_RUNS: dict[type, Callable[[Any, Work], Iterator[Progress | Outcome]]] = {
+    Search: search.run,
+    SecondOrder: second_order.run,
+    Hidden: hmm.run,
+    Guess: guessing.run,
+}
 
 
 def _run(settings: Any, work: Work) -> Iterator[Progress | Outcome]:
@@ -73,7 +81,62 @@ def _gradient(method: str, benchmark: str) -> Experiment:
     )
 
 
+def _other(
+    name: str,
+    asks: str,
+    settings: Any,
+    limit: int,
+    criterion: str,
+    published: tuple[Published, ...] = (),
+) -> Experiment:
+    method, _, benchmark = name.partition("/")
+    tags = (method, benchmark)
+    return Experiment(name, TRACK.name, asks, settings, TRIALS, limit, criterion, published, tags)
+
+
+_FAILS = (Published("successes", 0, "S: fails at lag 100", 10),)
+_UNKNOWN = 10**9  # a limit that is never reached: what is tried ends by itself
+
+_SECOND_ORDER = [
+    _other(
+        f"lbfgs/{benchmark}",
+        f"Can a simple recurrent network trained by L-BFGS learn {benchmark}?",
+        SecondOrder(benchmark),
+        2 * LIMIT,
+        f"no error above {BENCHMARKS[benchmark].criterion.tolerance:g} on 2000 training sequences "
+        "and on 2560 fresh ones",
+        _FAILS,
+    )
+    for benchmark in _AT_LAG_100
+]
+_HMM = _other(
+    "hmm/order-100",
+    "Can a hidden Markov model per class tell the order of two marks?",
+    Hidden("order-100"),
+    _UNKNOWN,
+    "at most 1 of 2560 fresh sequences in a wrong class",
+    _FAILS,
+)
+_GUESSES = {
+    "adding-100": Guess("adding", {"length": 100}, tolerance=0.04),
+    "order-100": Guess("temporal_order", {"marks": 2, "length": 100}, tolerance=0.3),
+}
+_GUESSING = [
+    _other(
+        f"guessing/{name}",
+        f"Does guessing weights solve {name}?",
+        settings,
+        100_000,
+        f"no error above {settings.tolerance:g} on 256 fresh sequences; "
+        "sequences are networks drawn",
+    )
+    for name, settings in _GUESSES.items()
+]
+
 EXPERIMENTS: tuple[Experiment, ...] = (
     *(_gradient(m, b) for b in BENCHMARKS for m in _S_TABLE),
     *(_gradient(m, b) for m in _METHODS if m not in _S_TABLE for b in _AT_LAG_100),
+    *_SECOND_ORDER,
+    _HMM,
+    *_GUESSING,
 )

@@ -1,0 +1,126 @@
+"""A simple recurrent network trained by L-BFGS on a fixed set of sequences."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from gatewise.executors.lanes import Sequences
+from gatewise.lab.baselines.models import MODELS, Candidate
+from gatewise.lab.benchmarks import BENCHMARKS
+from gatewise.lab.experiment import Outcome, Progress, State, Work
+from gatewise.lab.objective import loss_and_errors, numbers
+
+_SECONDS = 0.5
+
+
+@dataclass(frozen=True)
+class SecondOrder:
+    """Full-batch L-BFGS with a strong Wolfe line search, restarted from new weights.
+
+    Args:
+        benchmark: a name in BENCHMARKS.
+        width: hidden units.
+        sequences: of the training set.
+        memory: updates that the approximate Hessian is made of.
+        patience: iterations without a better loss after which new weights are drawn.
+        test: fresh sequences, on which success is judged too: none of them may be wrong.
+    """
+
+    benchmark: str
+    width: int = 64
+    sequences: int = 2000
+    memory: int = 20
+    patience: int = 50
+    test: int = 2560
+
+
+def run(settings: SecondOrder, work: Work) -> Iterator[Progress | Outcome]:
+    """One trial; every evaluation of the loss counts as so many training sequences."""
+    [trial] = work.trials
+    attempt = _Attempt(settings, work.seed_of(trial), work.state)
+    spoken = time.perf_counter()
+    while not attempt.solved and attempt.drawn < work.limit:
+        attempt.step()
+        if time.perf_counter() - spoken >= _SECONDS:
+            spoken = time.perf_counter()
+            done = min(1.0, attempt.drawn / work.limit)
+            yield Progress(done, f"loss {attempt.best:.3g}", attempt.state_dict)
+    found = {
+        "weights": float(sum(p.numel() for p in attempt.model.parameters())),
+        "test_wrong": float(attempt.wrong(attempt.fresh)),
+        "test_count": float(settings.test),
+        "restarts": float(attempt.restarts),
+    }
+    yield Outcome(trial, attempt.solved, attempt.drawn, found, tuple(attempt.curve))
+
+
+class _Attempt:
+    def __init__(self, settings: SecondOrder, seed: int, state: State | None) -> None:
+        self.settings, self.seed = settings, seed
+        benchmark = BENCHMARKS[settings.benchmark]
+        self.task = benchmark.task()
+        self.tolerance = benchmark.criterion.tolerance
+        data = seed % 2**31
+        self.given = self.task.sequences(settings.sequences, data)
+        self.fresh = self.task.sequences(settings.test, data, purpose=1)
+        self.drawn = self.restarts = 0
+        self.solved = False
+        self.curve: list[tuple[int, float]] = []
+        if state is not None:
+            self.drawn, self.restarts = (int(n) for n in state["at"])
+            self.curve = [(int(n), e) for n, e in state["curve"].tolist()]
+        self._begin()
+
+    def _begin(self) -> None:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.seed + self.restarts)
+            self.model: nn.Module = MODELS["bptt"](self.task, Candidate(self.settings.width, 0.0))
+        self.optimiser = torch.optim.LBFGS(
+            self.model.parameters(),
+            max_iter=self.settings.patience,
+            history_size=self.settings.memory,
+            line_search_fn="strong_wolfe",
+        )
+        self.best, self.begun_at = float("inf"), self.drawn
+
+    def _loss(self) -> torch.Tensor:
+        self.optimiser.zero_grad()
+        output = self.model(numbers(self.task, self.given), self.given.lengths)
+        loss, _ = loss_and_errors(self.task, output, self.given)
+        loss.backward()
+        self.drawn += self.settings.sequences
+        return loss
+
+    def step(self) -> None:
+        """`patience` iterations; new weights where they have not helped."""
+        self.optimiser.step(self._loss)
+        with torch.no_grad():
+            output = self.model(numbers(self.task, self.given), self.given.lengths)
+            loss = float(loss_and_errors(self.task, output, self.given)[0])
+        self.curve.append((self.drawn, loss))
+        self.solved = self.wrong(self.given) == 0 and self.wrong(self.fresh) == 0
+        if not self.solved and not loss < 0.999 * self.best:  # not a number is no better
+            self.restarts += 1
+            self._begin()
+        else:
+            self.best = loss
+
+    @torch.no_grad()
+    def wrong(self, given: Sequences) -> int:
+        """Sequences with an error above the tolerance."""
+        output = self.model(numbers(self.task, given), given.lengths)
+        errors = loss_and_errors(self.task, output, given)[1]
+        return int((~(errors.amax(1) <= self.tolerance)).sum())
+
+    def state_dict(self) -> dict[str, torch.Tensor]:
+        """Where the latest restart began: an interrupted one is run again from there."""
+        kept = [(n, e) for n, e in self.curve if n <= self.begun_at]
+        return {
+            "at": torch.tensor([self.begun_at, self.restarts]),
+            "curve": torch.tensor(kept, dtype=torch.float64).view(-1, 2),
+        }
