@@ -46,6 +46,10 @@ typedef int (*parallel_fn)(task, void *, long, int together);
  * units so that each broadcast of an input serves more products. */
 #define TALL_UNITS (NG == 1 ? 4 : NG == 2 ? 2 : 1)
 #define TALL_ROWS AT_LEAST_1(BUDGET / (NG * TALL_UNITS) > 8 ? 8 : BUDGET / (NG * TALL_UNITS))
+/* A thread with fewer rows takes its products with the input ahead, for some steps at a time,
+ * which then share each weight that is read. */
+#define FEW_ROWS (TALL_ROWS < 4 ? TALL_ROWS : 4)
+#define AHEAD 32
 #define FLAT_UNITS AT_LEAST_1(BUDGET / NG > 4 ? 4 : BUDGET / NG)
 /* The backward product has one accumulator per vector of fed-back units. */
 #define BACK_UNITS 4
@@ -159,6 +163,7 @@ typedef struct {
   const real *previous[NS][MAX_ROWS];
   const operand *seen[1 + NF][MAX_ROWS];  /* what products read: x and the fed-back values */
   int fresh[MAX_ROWS];                    /* previous is the initial or the zero state */
+  const real *ahead[FEW_ROWS]; /* sums of bias and input, taken ahead; null: not taken */
 } step_rows;
 
 static const real *masked_copy(const real *value, const real *mask, long units, real *to) {
@@ -326,28 +331,39 @@ static void run_product(const product *q, long units, long padded, long from, lo
 
 /* ---- forward ----------------------------------------------------------------------- */
 
+/* acc = start, each row's [NG][P] */
+INLINE void start_sums(const real *const *start, long padded, const int mr, long vector,
+                       const int nu, vec *acc) {
+#pragma GCC unroll 24
+  for (int a = 0; a < mr * nu * NG; a++)
+    acc[a] = load(start[a / (nu * NG)] + a % NG * padded + (vector + a / NG % nu) * LANES);
+}
+
+/* acc += W x */
+INLINE void add_input(const job *j, const operand *const *rows, const int mr, long vector,
+                      const int nu, vec *acc) {
+  const long inputs = j->n[N_INPUTS], step = X_PANEL(inputs);
+  multiply(acc, mr, nu, NGX, NG, X_GATE, rows, (const weight *)j->p[P_PACKED_X] + vector * step,
+           step, GROUPS(inputs));
+}
+
 INLINE void forward_tile(const job *j, const step_rows *s, long t, long i0, const int mr,
                          long vector, const int nu) {
   const int64_t *n = j->n;
-  const long padded = n[N_PADDED], units = n[N_UNITS], inputs = n[N_INPUTS];
-  const real *bias = j->p[P_BIAS];
+  const long padded = n[N_PADDED], units = n[N_UNITS];
   const long at = vector * LANES;
 
+  const int taken = mr < FEW_ROWS && s->ahead[0];
+  const operand *rows[8];
+  const real *start[8];
   vec acc[TILE];
 #pragma GCC unroll 24
-  for (int u = 0; u < nu; u++)
-#pragma GCC unroll 24
-    for (int g = 0; g < NG; g++) {
-      vec b = load(bias + g * padded + at + u * LANES);
-#pragma GCC unroll 24
-      for (int r = 0; r < mr; r++) acc[(r * nu + u) * NG + g] = b;
-    }
-  const operand *rows[8];
-#pragma GCC unroll 24
-  for (int r = 0; r < mr; r++) rows[r] = s->seen[0][i0 + r];
-  const long x_step = X_PANEL(inputs);
-  multiply(acc, mr, nu, NGX, NG, X_GATE, rows, (const weight *)j->p[P_PACKED_X] + vector * x_step,
-           x_step, GROUPS(inputs));
+  for (int r = 0; r < mr; r++) {
+    rows[r] = s->seen[0][i0 + r];
+    start[r] = taken ? s->ahead[i0 + r] : j->p[P_BIAS];
+  }
+  start_sums(start, padded, mr, vector, nu, acc);
+  if (!taken) add_input(j, rows, mr, vector, nu, acc);
   const long state_step = H_PANEL(units), h_step = NF * state_step;
   const weight *packed_h = (const weight *)j->p[P_PACKED_H] + vector * h_step;
   for (int f = 0; f < NF; f++, packed_h += state_step) {
@@ -430,20 +446,66 @@ static void forward_step(const job *j, const step_rows *s, long t, long vector, 
 /*@phases@*/
 #endif
 
+/* Sums of one vector of units for `mr` steps of one row, to [steps][NG][P]. */
+INLINE void ahead_tile(const job *j, const operand *const *rows, const int mr, long vector,
+                       real *to, long to_step) {
+  const real *start[8];
+  vec acc[TILE];
+#pragma GCC unroll 24
+  for (int r = 0; r < mr; r++) start[r] = j->p[P_BIAS];
+  start_sums(start, j->n[N_PADDED], mr, vector, 1, acc);
+  add_input(j, rows, mr, vector, 1, acc);
+#pragma GCC unroll 24
+  for (int a = 0; a < mr * NG; a++)
+    store(to + a / NG * to_step + a % NG * j->n[N_PADDED] + vector * LANES, acc[a]);
+}
+
+/* Steps k to k + count (as they run) of rows [begin, end), to [AHEAD][rows][NG][P]; `room` is for
+ * TALL_ROWS rows of the input. */
+static void take_ahead(const job *j, const part *w, long k, long count, long begin, long end,
+                       real *to, operand *room) {
+  const int64_t *n = j->n;
+  const long inputs = n[N_INPUTS], row_size = NG * n[N_PADDED], step_size = (end - begin) * row_size;
+  for (long row = begin; row < end; row++, to += row_size)
+    for (long i = 0, mr; i < count; i += mr) {
+      const operand *rows[8];
+      mr = tile_rows(count - i, TALL_ROWS);
+      for (long r = 0; r < mr; r++) {
+        const long t = n[N_REVERSE] ? n[N_STEPS] - 1 - k - i - r : k + i + r;
+        const real *x = (const real *)j->p[P_X] + t * n[N_X_STEP] + row * n[N_X_ROW];
+        rows[r] = as_operands(x, NULL, inputs, room + r * ROOM(inputs));
+      }
+      for (long v = w->from; v < w->to; v++) {
+#define CALL(m) ahead_tile(j, rows, m, v, to + i * step_size, step_size)
+        switch (mr) { EACH_ROW_COUNT(TALL_ROWS, CALL) }
+#undef CALL
+      }
+    }
+}
+
 static void forward_sequence(const job *j, part *w, long begin, long end, operand *room) {
   const int64_t *n = j->n;
-  const long steps = n[N_STEPS], padded = n[N_PADDED];
-  step_rows s;
+  const long steps = n[N_STEPS], padded = n[N_PADDED], row_size = NG * padded;
+  const int few = end - begin < FEW_ROWS && steps > 1;
+  real *ahead = few ? malloc(AHEAD * (end - begin) * row_size * sizeof(real)) : NULL;
+  operand *ahead_room = few ? malloc((TALL_ROWS * ROOM(n[N_INPUTS]) + 1) * sizeof(operand)) : NULL;
+  step_rows s = {.count = 0};
   for (long k = 0; k < steps; k++) {
     const long t = n[N_REVERSE] ? steps - 1 - k : k;
     find_rows(j, t, begin, end, &s);
     see_rows(j, &s, room);
+    if (ahead && k % AHEAD == 0)
+      take_ahead(j, w, k, steps - k < AHEAD ? steps - k : AHEAD, begin, end, ahead, ahead_room);
+    for (long i = 0; ahead && i < s.count; i++)
+      s.ahead[i] = ahead + (k % AHEAD * (end - begin) + s.row[i] - begin) * row_size;
     if (s.count) forward_step(j, &s, t, w->from, w->to);
 #if PHASES
     if (s.count) forward_phases(j, &s, t, room);
 #endif
     meet(j, w);
   }
+  free(ahead);
+  free(ahead_room);
   if (w->from > 0 || !j->p[P_LAST]) return; /* one thread copies for all */
   const int64_t *lengths = j->p[P_LENGTHS];
   for (long row = begin; row < end; row++) {
