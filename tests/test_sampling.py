@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from gatewise.models import LanguageModel, LanguageModelConfig, Sampling
+from gatewise.models.sampling import with_own
 
 LOGITS = torch.tensor([0.3, 2.0, -1.0, 1.1, 0.9, -3.0])
 
@@ -152,3 +153,14 @@ def test_a_stream_refuses_what_it_cannot_do(model: LanguageModel) -> None:
         model.sample([1], -1)
     with pytest.raises(RuntimeError, match=r"call model\.eval\(\)"):
         model.train().sample([1], 3)
+
+
+def test_scheduled_sampling_reads_guesses_in_their_places() -> None:
+    inputs, guesses = torch.arange(12).view(4, 3), 100 + torch.arange(12).view(4, 3)
+    assert torch.equal(with_own(inputs, guesses, 0.0), inputs)
+    whole = with_own(inputs, guesses, 1.0)
+    assert torch.equal(whole[0], inputs[0])
+    assert torch.equal(whole[1:], guesses[:-1])  # what followed step t-1 is read at step t
+    many, other = torch.zeros(200, 50, dtype=torch.int64), torch.ones(200, 50, dtype=torch.int64)
+    share = with_own(many, other, 0.3)[1:].float().mean().item()
+    assert share == pytest.approx(0.3, abs=0.025)  # five standard deviations

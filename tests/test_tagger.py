@@ -196,7 +196,7 @@ def test_commands(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     assert run(["evaluate", str(out), str(tmp_path / "new.txt")]) == 2
     assert "words without tags" in capsys.readouterr().err
     assert run(["sample", str(out)]) == 2
-    assert "holds a model for the task tag, not for lm" in capsys.readouterr().err
+    assert "holds a model for tag, which draws no text" in capsys.readouterr().err
 
 
 @pytest.mark.skipif(not EWT.exists(), reason=f"needs the treebank in {EWT}")

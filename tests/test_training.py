@@ -105,6 +105,14 @@ def test_a_stopped_and_resumed_run_is_the_unbroken_one(
     assert_same(out, unbroken)
 
 
+def test_with_scheduled_sampling_too(tmp_path: Path, text: Path) -> None:
+    options = replace(SMALL, own=0.5)
+    finish(begin(tmp_path / "whole", text, options=options))
+    finish(begin(tmp_path / "broken", text, options=options), 15)
+    finish(runs.resume(tmp_path / "broken", executor="reference"))
+    assert_same(tmp_path / "whole", tmp_path / "broken")
+
+
 def test_a_folder_copied_at_any_moment_resumes(
     tmp_path: Path, text: Path, unbroken: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -363,12 +371,12 @@ def test_a_pointer_cannot_leave_the_folder(copy: Path) -> None:
 def test_a_restarted_stream_begins_with_an_empty_state(tmp_path: Path, text: Path) -> None:
     run = begin(tmp_path / "run", text, options=replace(SMALL, restart=0.5))
     state = (torch.ones(2, 4, 12), torch.ones(2, 4, 12))
-    seen = [task(run).restarted(state) for _ in range(50)]
+    seen = [task(run).begun(state) for _ in range(50)]
     for h, c in seen:
         assert torch.equal(h, c)  # a stream restarts as a whole
         assert torch.equal(h.amax((0, 2)), h.amin((0, 2)))
     assert {float(h[0, 0, 0]) for h, _ in seen} == {0.0, 1.0}
-    assert task(run).restarted(None) is None
+    assert task(run).begun(None) is None
 
 
 def test_a_checkpoint_is_not_read_with_a_cell_of_the_same_shapes(tmp_path: Path) -> None:

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 
+from gatewise.cells import get_cell
+from gatewise.cli import run
+from gatewise.models import CheckpointError, Settings, Source, load, runs
 from gatewise.models.sampling import Sampling
 from gatewise.models.transformer_model import TransformerConfig, TransformerModel
+from gatewise.models.transformer_task import TransformerOptions
 
 T, B, SYMBOLS = 20, 3, 11
 
@@ -92,6 +98,32 @@ def test_it_learns_and_samples() -> None:
         optimizer.step()
     drawn = list(model.eval().sample([0, 1, 2], 5, Sampling(greedy=True)))
     assert drawn == [3, 0, 1, 2, 3]
+
+
+def test_it_is_trained_resumed_and_sampled_like_any_language_model(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    (tmp_path / "a.txt").write_text("to be or not to be, " * 60)
+    options = TransformerOptions(hidden_size=16, heads=2, num_layers=1, window=20, chunk=8)
+    settings, source = Settings(steps=24, batch=4, evaluations=2), Source(tmp_path / "a.txt")
+    ends = []
+    for name, stop in (("whole", None), ("broken", 9)):
+        begun = runs.begin(tmp_path / name, "transformer", source, options, settings)
+        for progress in begun.trainer.run():
+            if progress.step == stop:
+                begun.trainer.stop()
+        if stop is not None:
+            begun = runs.resume(tmp_path / name)
+            for _ in begun.trainer.run():
+                pass
+        ends.append([{**h, "seconds": 0} for h in begun.trainer.history])
+    assert ends[0] == ends[1]
+    key = "held_out_bits_per_character"
+    assert ends[0][1][key] < ends[0][0][key]
+    assert run(["sample", str(tmp_path / "whole"), "--prompt", "to", "--length", "9"]) == 0
+    assert len(capsys.readouterr().out) == 2 + 9 + 1
+    with pytest.raises(CheckpointError, match="a Transformer has no cell"):
+        load(tmp_path / "whole", cell=get_cell("lstm"))
 
 
 @pytest.mark.parametrize(

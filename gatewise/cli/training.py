@@ -291,11 +291,15 @@ def sample(
 
     Example: gatewise sample book --prompt "It was " --temperature 0.8 --seed 1
     """
-    from gatewise.models import Sampling, load_language_model
+    from gatewise.models import Sampling, load
+    from gatewise.models.text_task import TextPredictor
 
     with checked():
         how = Sampling(temperature, top_k, top_p, min_p, greedy)
-        model, vocabulary, _ = load_language_model(directory, "best", cell_named(cell), executor)
+        saved = load(directory, "best", cell_named(cell), executor)
+        if not isinstance(saved.predictor, TextPredictor):
+            raise ValueError(f"{directory} holds a model for {saved.kind}, which draws no text")
+        model, vocabulary = saved.predictor.model, saved.predictor.vocabulary
         unknown = vocabulary.unknown(prompt)
         tokens = vocabulary.encode(prompt)
         stream = model.sample(tokens, length, how, seed, forbidden=(0,))

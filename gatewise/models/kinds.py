@@ -13,6 +13,7 @@ KINDS = {
     "classify": "gatewise.models.classify_task:ClassifyTask",
     "speech": "gatewise.models.classify_task:SpeechTask",
     "forecast": "gatewise.models.forecast_task:ForecastTask",
+    "transformer": "gatewise.models.transformer_task:TransformerTask",
     "tag": "gatewise.models.tag_task:TagTask",
     "translate": "gatewise.models.translate_task:TranslateTask",
 }

@@ -58,6 +58,15 @@ class Sampling:
         return int(torch.multinomial(self.distribution(logits), 1, generator=generator))
 
 
+def with_own(inputs: torch.Tensor, guesses: torch.Tensor, probability: float) -> torch.Tensor:
+    """Inputs [T, B], each but the first replaced with `probability` by the guess of a step before.
+
+    Scheduled sampling (Bengio et al., 2015): guesses [T, B] are what a model says follows inputs.
+    """
+    swapped = torch.rand(inputs[1:].shape, device=inputs.device) < probability
+    return torch.cat([inputs[:1], guesses[:-1].where(swapped, inputs[1:])])
+
+
 def _renormalised(probability: torch.Tensor, keep: torch.Tensor) -> torch.Tensor:
     kept = probability * keep
     return kept / kept.sum()

@@ -70,6 +70,12 @@ class Settings:
         cosine = (1 + math.cos(math.pi * done)) / 2
         return self.learning_rate * (_FLOOR + (1 - _FLOOR) * cosine)
 
+    def about_steps(self, per_epoch: int) -> float:
+        """How many steps these settings mean; minutes are not known yet and count as ten passes."""
+        if self.steps is not None:
+            return self.steps
+        return max(1.0, (10.0 if self.epochs is None else self.epochs) * per_epoch)
+
     def make_optimizer(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
         """The optimizer, at the peak rate."""
         if self.optimizer == "sgd":

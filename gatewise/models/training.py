@@ -149,10 +149,8 @@ class Trainer:
         return self.task.loss_figure(p.loss_sum / max(1, p.loss_count))
 
     def _planned(self) -> int | None:
-        s = self.settings
-        if s.minutes is not None:
-            return None
-        return s.steps if s.epochs is None else max(1, round(s.epochs * len(self.task)))
+        known = self.settings.minutes is None
+        return max(1, round(self.settings.about_steps(len(self.task)))) if known else None
 
     def _plan(self, seconds_per_step: float) -> None:
         """Turn minutes into steps, with room for the evaluations but not for too many."""

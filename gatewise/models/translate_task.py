@@ -192,8 +192,9 @@ class TranslateTask(Task[TranslatePredictor]):
         self._train = [(encode(a), encode(b)) for a, b in train]
         lengths = [len(a) + len(b) for a, b in self._train]
         self._batches = Batches(lengths, settings.batch, settings.seed)
-        steps = settings.steps or (settings.epochs or 10.0) * len(self._batches)
-        self._growing = max(1.0, steps / 2)  # steps until scheduled sampling is at its height
+        self._growing = (
+            settings.about_steps(len(self._batches)) / 2
+        )  # to scheduled sampling's height
 
     @classmethod
     def begin(

@@ -16,6 +16,7 @@ from torch.nn.functional import cross_entropy
 from gatewise.equations.cell import Cell
 from gatewise.layers import Recurrent
 from gatewise.models.attention import AdditiveAttention, Attention, MultiplicativeAttention
+from gatewise.models.sampling import with_own
 
 PAD, BEGIN, END = 0, 1, 2  # subwords that no sentence has
 ATTENTIONS = ("additive", "multiplicative", "none")
@@ -176,8 +177,7 @@ class Translator(nn.Module):
         if own > 0.0:
             with torch.no_grad():
                 guess = self.decode(read, memory.state, memory)[0].argmax(-1)  # [T-1, B]
-            swapped = (torch.rand(read[1:].shape) < own) & (read[1:] > END)
-            read = torch.cat([read[:1], guess[:-1].where(swapped, read[1:])])
+            read = with_own(read, guess, own).where(read > END, read)
         logits, _, _ = self.decode(read, memory.state, memory)
         return cross_entropy(
             logits.flatten(0, 1),

@@ -1,0 +1,180 @@
+"""Texts for any model that predicts the next token: streams in parallel, state carried along.
+
+T = steps of a chunk, B = parallel streams, V = vocabulary.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from torch.nn.functional import cross_entropy
+
+from gatewise.models.corpus import IGNORED, Corpus, Streams, read_corpus
+from gatewise.models.sampling import with_own
+from gatewise.models.settings import Settings
+from gatewise.models.task import Loss, Predictor, Source, Task
+from gatewise.models.token_model import TokenModel
+from gatewise.models.vocabulary import Encoded, Vocabulary
+
+_EVALUATION_BATCH = 64
+_EVALUATION_STREAM = 1000  # tokens at least: each stream begins with an empty state
+_EVALUATION_CHUNK = 64
+_WORDS = 10_000  # most words of a vocabulary, where nothing else is said
+
+M = TypeVar("M", bound=TokenModel)
+P = TypeVar("P", bound="TextPredictor[Any]")
+
+
+class TextPredictor(Predictor[M]):
+    """A model of tokens with its vocabulary: scores texts, line by line or as a whole."""
+
+    def __init__(self, model: M, vocabulary: Vocabulary) -> None:
+        self.model, self.vocabulary = model, vocabulary
+
+    def predict(self, path: Path) -> Iterator[dict[str, Any]]:
+        """Each line with its perplexity, read after a line break."""
+        for line in path.read_text("utf-8").splitlines():
+            figures = self.score(self.vocabulary.measure("\n" + line))
+            yield {"perplexity": figures["perplexity"], "text": line}
+
+    def evaluate(self, path: Path) -> dict[str, float]:
+        return self.score(self.vocabulary.measure(path.read_text("utf-8")))
+
+    def render(self, row: dict[str, Any]) -> str:
+        return f"{row['perplexity']:.3f}\t{row['text']}"
+
+    def score(self, held: Encoded) -> dict[str, float]:
+        """How well the model predicts a text, each token once, in parallel streams.
+
+        The perplexity is per token, the unknown token being one like any other; the bits per
+        character pay for spelling it.
+        """
+        if len(held.ids) < 2:
+            raise ValueError(f"a text must have at least two tokens, got {len(held.ids)}")
+        batch = max(1, min(_EVALUATION_BATCH, len(held.ids) // _EVALUATION_STREAM))
+        nats, state = 0.0, None
+        with torch.no_grad():
+            for inputs, targets in Streams(held.ids, batch, _EVALUATION_CHUNK).chunks():
+                logits, state = self.model(inputs, state)
+                nats += cross_entropy(
+                    logits.flatten(0, 1), targets.flatten(), ignore_index=IGNORED, reduction="sum"
+                ).item()
+        bits = (nats / math.log(2) + held.spelled_bits) / held.characters
+        perplexity = math.exp(min(700.0, nats / (len(held.ids) - 1)))
+        return {"bits_per_character": bits, "perplexity": perplexity}
+
+
+class TextTask(Task[P]):
+    """Predict the next token of a text, streams in parallel, the state carried on.
+
+    Args:
+        predictor: the model and its vocabulary.
+        corpus: the text.
+        settings: for the number of streams and the length of training.
+        chunk: T, steps of truncated BPTT.
+        own: scheduled sampling (Bengio et al., 2015): the probability, reached over the first half
+            of training, that the model reads its own draw instead of the text. What it draws
+            comes from one pass over the text (Mihaylova & Martins, 2019).
+    """
+
+    items = "characters"
+    loss_name = "bits_per_character"
+    metric = "bits_per_character"
+
+    def __init__(
+        self, predictor: P, corpus: Corpus, settings: Settings, chunk: int, own: float = 0.0
+    ) -> None:
+        self.predictor, self.corpus, self.own = predictor, corpus, own
+        self.name, self.fingerprint = corpus.name, corpus.fingerprint
+        train = predictor.vocabulary.measure(corpus.train)
+        self.held_out = predictor.vocabulary.measure(corpus.held_out)
+        if len(train.ids) < 2 or len(self.held_out.ids) < 2:
+            raise ValueError(f"{corpus.name} has too few tokens to learn from")
+        self._characters_per_token = train.characters / (len(train.ids) - 1)
+        self._streams = Streams(train.ids, settings.batch, chunk)
+        self._growing = settings.about_steps(len(self._streams)) / 2
+        self._state: Any = None  # carried from chunk to chunk
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        return self.predictor.vocabulary
+
+    def __len__(self) -> int:
+        return len(self._streams)
+
+    def loss(self, epoch: int, batch: int) -> Loss:
+        model: TokenModel = self.predictor.model
+        inputs, targets = self._streams.chunk(batch)  # [T, B]
+        state = self.begun(None if batch == 0 else self._state)
+        if self.own:
+            done = min(1.0, (epoch * len(self) + batch) / self._growing)
+            with torch.no_grad():
+                logits, _ = model(inputs, state)
+                drawn = torch.distributions.Categorical(logits=logits).sample()  # [T, B]
+            inputs = with_own(inputs, drawn, self.own * done)
+        logits, state = model(inputs, state)
+        self._state = detached(state)
+        total = cross_entropy(
+            logits.flatten(0, 1), targets.flatten(), ignore_index=IGNORED, reduction="sum"
+        )
+        return Loss(total, int((targets != IGNORED).sum()))
+
+    def begun(self, state: Any) -> Any:
+        """The state a chunk begins with, of the one that the chunk before left."""
+        return state
+
+    def score(self) -> dict[str, float]:
+        return self.predictor.score(self.held_out)
+
+    def loss_figure(self, mean: float) -> float:
+        return mean / math.log(2) / self._characters_per_token
+
+    def items_in(self, count: float) -> float:
+        return count * self._characters_per_token
+
+    def about(self) -> str:
+        return (
+            f"{len(self.corpus.train):,} characters to learn from, "
+            f"{len(self.corpus.held_out):,} held out; {len(self.vocabulary):,} tokens"
+        )
+
+    def notes(self) -> Sequence[str]:
+        return self.corpus.notes
+
+    def carried(self) -> dict[str, torch.Tensor]:
+        state = self._state
+        parts = () if state is None else (state,) if isinstance(state, torch.Tensor) else state
+        return {str(k): t for k, t in enumerate(parts)}
+
+    def carry(self, tensors: dict[str, torch.Tensor]) -> None:
+        parts = [tensors[str(k)] for k in range(len(tensors))]
+        self._state = None if not parts else parts[0] if len(parts) == 1 else tuple(parts)
+
+
+def read_text(source: Source, level: str, most: int | None) -> tuple[Corpus, Vocabulary]:
+    """The corpus, and the vocabulary of what is learned from, of at most `most` tokens."""
+    corpus = read_corpus(source.path, source.held_out)
+    if most is None and level == "word":
+        most = _WORDS
+    # Words seen once would be learned from one example; they teach the unknown token instead.
+    rare = 2 if level == "word" else 1
+    return corpus, Vocabulary.build(corpus.train, level, most, min_count=rare)
+
+
+def mapped(function: Callable[[torch.Tensor], torch.Tensor], state: Any) -> Any:
+    """`function` of every tensor of a state, which may be one tensor or nested tuples."""
+    if isinstance(state, torch.Tensor):
+        return function(state)
+    if isinstance(state, tuple):
+        parts = [mapped(function, s) for s in state]
+        return type(state)(*parts) if hasattr(state, "_fields") else tuple(parts)
+    return state
+
+
+def detached(state: Any) -> Any:
+    """The state without the graph it came from."""
+    return mapped(torch.Tensor.detach, state)
