@@ -91,7 +91,8 @@ def test_with_every_option(executor: str) -> None:
     )
 
 
-def test_checkpoints_too() -> None:
+def test_checkpoints_and_projections_too() -> None:
+    check(lambda: gw.LSTM(I, H, proj_size=4, bidirectional=True))
     check(lambda: gw.LSTM(I, H, checkpoint=4), lengths=torch.randint(0, T + 1, (3, B)))
 
 

@@ -33,7 +33,9 @@ def as_tuple(state: object) -> tuple[torch.Tensor, ...]:
     return (state,) if isinstance(state, torch.Tensor) else tuple(state)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("options", [{}, {"proj_size": 4}, {"residual": True, "num_layers": 2}])
+@pytest.mark.parametrize(
+    "options", [{}, {"proj_size": 4, "num_layers": 2}, {"residual": True, "num_layers": 2}]
+)
 @pytest.mark.parametrize("threads", [1, 2])
 def test_state_can_be_read_set_and_reset_by_row(options: dict, threads: int) -> None:
     layer = (

@@ -1,8 +1,9 @@
 """A step of several passes over the units: forward and backward programs, phase by phase.
 
-A mean over units, and the product of a late gate, are known only when every unit has been
-visited: each ends a phase. Phase p may use the accumulators, what earlier phases computed, the
-means whose argument was complete in phase p - 1 and the late products whose source was.
+A mean over units, the product of a late gate, and a projected output, are known only when every
+unit has been visited: each ends a phase. Phase p may use the accumulators, what earlier phases
+computed, the means whose argument was complete in phase p - 1 and the late products whose source
+was.
 
 Backward runs the phases from the last to the first. What a phase contributes to the derivative
 by something computed before it is collected under the name d_NAME until the phase that computed
@@ -12,13 +13,14 @@ Symbols beside those of trace.py:
     y…, m…        values of functions, and of means over units
     a_GATE_x, a_GATE_l   a late gate's part from the input, and its product with U
     source_GATE   what that product multiplies
+    a_weight_hr_l, source_weight_hr   the output after its projection, and before
     mask          scales what a late gate's U multiplies, where it is masked
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import sympy
 
@@ -44,7 +46,7 @@ class Phase:
 
 @dataclass(frozen=True)
 class Late:
-    """A product with U of a value computed in the step."""
+    """A product with U, or with the projection, of a value computed in the step."""
 
     gate: str
     product: str  # its symbol, a_GATE_l
@@ -78,14 +80,24 @@ def first_accumulators(trace: Trace) -> tuple[Accumulator, ...]:
     )
 
 
+PROJECTION = "weight_hr"  # stands for a gate where the product is with the projection
+
+
 class _Step:
     """The step's values with the phase (level) each belongs to."""
 
-    def __init__(self, trace: Trace, outputs: dict[str, sympy.Expr], masked: bool) -> None:
+    def __init__(
+        self,
+        trace: Trace,
+        outputs: dict[str, sympy.Expr],
+        masked: bool,
+        projected: dict[str, sympy.Expr],
+    ) -> None:
         late = late_accumulators(trace)
         parts = {symbol(a.name): symbol(f"{a.name}_x") + symbol(f"{a.name}_l") for a in late}
         scale = symbol("mask") if masked else sympy.Integer(1)
         sources = {f"source_{a.gate}": scale * trace.late_sources[a.name] for a in late}
+        sources |= {f"source_{name}": e for name, e in projected.items()}
         everything = {n: e.xreplace(parts) for n, e in (outputs | sources).items()}
         values, hoisted = hoist(everything, trace)
         self.trace = trace
@@ -94,7 +106,7 @@ class _Step:
         self.values = [(n, e) for n, e in values if n not in self.means]
         self.outputs = {n: e for n, e in hoisted.items() if n not in sources}
         self.sources = {n: hoisted[n] for n in sources}
-        self.late_gates = [a.gate for a in late]
+        self.late_gates = [*(a.gate for a in late), *projected]
         self.level: dict[str, int] = {}
         self.uniform: set[str] = set()
         self._find_levels(values)
@@ -145,10 +157,16 @@ def derive_phases(
     record: tuple[str, ...] = (),
     zoneout: tuple[str, ...] = (),
     masked: bool = False,
+    projected: bool = False,
 ) -> PhasedStep:
     """The phases of any cell; see `derive` for `record` and `zoneout`."""
+    raw: dict[str, sympy.Expr] = {}
+    if projected:
+        raw = {PROJECTION: trace.new_states[trace.output]}
+        states = trace.new_states | {trace.output: symbol(f"a_{PROJECTION}_l")}
+        trace = replace(trace, new_states=states)
     outputs = step_outputs(trace, record, zoneout)
-    step = _Step(trace, outputs, masked)
+    step = _Step(trace, outputs, masked, raw)
     count = 1 + max([*step.level.values(), 0])
     count = max(count, 1 + max(step.level_of(e) for e in step.outputs.values()))
     late = tuple(

@@ -141,6 +141,18 @@ def test_inference(cell: str, chosen: tuple[str, ...]) -> None:
     assert_close(actual, expected, FORWARD[torch.float32] * looseness(p))
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("chosen", [("lengths", "resets"), EVERYTHING])
+def test_projection(chosen: tuple[str, ...], dtype: torch.dtype) -> None:
+    for shape in ((9, 3, 5, 7), (5, 17, 3, 33)):
+        p = options(problem("lstm", *shape, proj_size=shape[-1] // 2), *chosen)
+        if p.options.get("feedback_mask") is not None:  # of what is fed back: the projected output
+            p = p.with_options(feedback_mask=p.options["feedback_mask"][:, : shape[-1] // 2])
+        check(p, "cpu", dtype)
+        if _a_compiler_is_there():
+            assert cpu.obstacles(p.cast(dtype).request()) == []
+
+
 @pytest.mark.parametrize("cell", REGISTRY)
 def test_without_bias(cell: str) -> None:
     check(problem(cell, bias=False), "cpu", torch.float32)

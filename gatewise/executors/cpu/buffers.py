@@ -16,7 +16,7 @@ from torch.nn.functional import pad
 from gatewise.equations.layout import Weights
 from gatewise.executors import reference
 from gatewise.executors.cpu.kernel import Kernel, Networks, invoke
-from gatewise.executors.cpu.packing import Packed, packed_weights
+from gatewise.executors.cpu.packing import Packed, packed_weights, unprojected
 from gatewise.executors.replicas import separate
 from gatewise.executors.request import Request
 
@@ -36,6 +36,7 @@ class Call:
     """The buffers of one forward call; backward reads them again."""
 
     request: Request
+    weights: Weights  # as packed
     kernel: Kernel
     x: torch.Tensor  # [T, B, I], last stride 1
     padded: int
@@ -81,7 +82,7 @@ def _share_networks(replicas: int, products: int) -> Networks:
 
 
 def _prepare(request: Request, made: Kernel) -> Call:
-    trace, w = request.trace, request.weights
+    trace, w = request.trace, unprojected(request.weights)
     training = made.backward is not None
     x = request.x.detach()
     if x.stride(-1) != 1 and x.shape[-1] != 1:
@@ -117,7 +118,7 @@ def _prepare(request: Request, made: Kernel) -> Call:
     lengths = None if request.lengths is None else request.lengths.to(torch.int64).contiguous()
     mask = request.feedback_mask
     if mask is not None:  # [B, F, P]
-        mask = padded_rows(mask.unflatten(-1, (-1, hidden)), padded)
+        mask = padded_rows(mask.unflatten(-1, (len(trace.feedback), -1)), padded)
     cut_steps = None if request.cut_steps is None else request.cut_steps.contiguous()
     zero = _zeros(padded, x.dtype)
     zero = zero.expand(*front, padded) if front else zero
@@ -159,6 +160,7 @@ def _prepare(request: Request, made: Kernel) -> Call:
     ]
     return Call(
         request,
+        w,
         made,
         x,
         padded,
@@ -196,11 +198,20 @@ def forward(request: Request, made: Kernel) -> tuple[tuple[torch.Tensor, ...], C
     """Run the kernel: (output, final states …, records …) and the buffers of the call."""
     call = _prepare(request, made)
     invoke(made.forward, call.numbers, call.hold, call.many)
-    count, hidden = len(request.trace.states), request.state[request.trace.output].shape[-1]
-    records = len(request.record)
+    count, records = len(request.trace.states), len(request.record)
     last = call.hold[len(call.hold) - records - count : len(call.hold) - records]
     signals = call.hold[len(call.hold) - records :]
     tensors = (call.states[0], *last, *signals)
-    if call.padded != hidden:
-        tensors = tuple(t[..., :hidden].contiguous() for t in tensors)
-    return tensors, call
+    sizes = sizes_of(call)
+    return tuple(
+        t if call.padded == n else t[..., :n].contiguous()
+        for t, n in zip(tensors, sizes, strict=True)
+    ), call
+
+
+def sizes_of(call: Call) -> list[int]:
+    """How many numbers of a row the output, each state and each record have."""
+    request, hidden = call.request, call.numbers[3]
+    size = {s: t.shape[-1] for s, t in request.state.items()}
+    names = (request.trace.output, *request.trace.states, *request.record)
+    return [size.get(n, hidden) for n in names]

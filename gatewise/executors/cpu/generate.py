@@ -16,6 +16,7 @@ import torch
 
 from gatewise.equations.derive import StepPrograms, derive
 from gatewise.equations.phases import (
+    PROJECTION,
     PhasedStep,
     derive_phases,
     first_accumulators,
@@ -41,6 +42,7 @@ class KernelSpec:
     cut: frozenset[str] = frozenset()  # edges (equations.edges) without a gradient
     sometimes: bool = False  # per-unit edges among them are cut at some steps only
     masked: bool = False  # what late gates multiply is masked
+    projected: bool = False  # the output is projected at the end of the step
     held: str = "full"  # how weights are held: a key of _HELD
 
     @cached_property
@@ -51,7 +53,19 @@ class KernelSpec:
     @cached_property
     def phased(self) -> PhasedStep:
         """The step of any other cell."""
-        return derive_phases(self.trace, self.record, self.zoneout, self.masked)
+        options = (self.record, self.zoneout, self.masked, self.projected)
+        return derive_phases(self.trace, *options)
+
+    @property
+    def pointwise(self) -> bool:
+        """Is the step one pass over the units?"""
+        return self.trace.pointwise and not self.projected
+
+    @property
+    def late(self) -> tuple[str, ...]:
+        """Gates whose product with U comes later in the step; the projection as one of them."""
+        gates = tuple(a.gate for a in late_accumulators(self.trace))
+        return (*gates, PROJECTION) if self.projected else gates
 
     @property
     def accumulators(self) -> tuple[Accumulator, ...]:
@@ -61,7 +75,7 @@ class KernelSpec:
         """Is `state` needed at every step, or only its latest value?"""
         if state == self.trace.output or state in self.trace.feedback:
             return True
-        if not self.trace.pointwise:
+        if not self.pointwise:
             return True  # its later phases read the previous state after the new one is written
         if not self.training:
             return False
@@ -79,7 +93,7 @@ def c_text(name: str) -> str:
 def source(spec: KernelSpec) -> str:
     """The complete C source of `spec`."""
     skeleton = c_text("kernel.c")
-    if not spec.trace.pointwise:
+    if not spec.pointwise:
         code = functions(spec.trace, spec.phased, spec.record, spec.training)
         phases = c_text("phases.c").replace("/*@functions@*/", code)
         skeleton = skeleton.replace("/*@phases@*/", phases)
@@ -101,14 +115,14 @@ def _constants(spec: KernelSpec) -> str:
         "NF": len(trace.feedback),
         "NR": len(spec.record),
     }
-    if trace.pointwise:
+    if spec.pointwise:
         saved = len(spec.programs.saved) if spec.training else 0
         defines |= {"NSAVE": saved, "PHASES": 0, "NLATE": 0, "NMEANS": 0, "NCOLLECTED": 0}
     else:
         step = spec.phased
         defines |= {"NSAVE": len(step.kept), "PHASES": len(step.phases)}
         defines |= {"NLATE": len(step.late), "NMEANS": len(step.means)}
-        defines |= {"NCOLLECTED": len(step.collected), "CUT_LATE": int(bool(spec.cut))}
+        defines |= {"NCOLLECTED": len(step.collected)}
     return "\n".join(f"#define {k} {v}" for k, v in defines.items())
 
 
@@ -132,12 +146,14 @@ def step_source(spec: KernelSpec) -> str:
         _table("ZONEOUT", [int(s in spec.zoneout) for s in trace.states]),
         _table("HISTORY", [int(spec.needs_history(s)) for s in trace.states]),
     ]
-    if not trace.pointwise:
+    if not spec.pointwise:
         step = spec.phased
         states = [step.collected.index(f"{s}_prev") for s in trace.states]
         tables += [
             _table("LATE_LEVEL", [x.level for x in step.late]),
-            _table("LATE_GATE", [trace.gates.index(x.gate) for x in step.late]),
+            # The projection's rows follow the gates' (packing.py).
+            _table("LATE_GATE", [[*trace.gates, PROJECTION].index(x.gate) for x in step.late]),
+            _table("CUT_LATE", [int(x.gate != PROJECTION and bool(spec.cut)) for x in step.late]),
             _table("COLLECTED_STATE", states),
         ]
         return "\n".join(tables)

@@ -11,8 +11,9 @@ from typing import Any, NamedTuple
 
 import torch
 
+from gatewise.equations.phases import PROJECTION
 from gatewise.executors import reference
-from gatewise.executors.cpu.buffers import Call, forward, padded_rows
+from gatewise.executors.cpu.buffers import Call, forward, padded_rows, sizes_of
 from gatewise.executors.cpu.kernel import Kernel, invoke
 from gatewise.executors.request import Request
 from gatewise.executors.rerun import gradient, with_inputs
@@ -82,10 +83,10 @@ def _gradient(call: Call, needs: Any, grads: Any) -> list[torch.Tensor | None]:
     d_param = zeros(call.threads, len(trace.parameters), padded)
     collected = empty(batch, made.collected, padded)
     d_means = empty(batch, made.means)
-    needs_x, needs_ih, needs_hh, needs_b_ih, needs_b_hh, _, *needs_rest = needs
+    needs_x, needs_ih, needs_hh, needs_b_ih, needs_b_hh, needs_hr, *needs_rest = needs
     new = empty if request.lengths is None else zeros
     d_input = new(*call.x.shape[-3:]) if needs_x else None
-    panels = _Panels.of(call) if needs_ih or needs_hh else None
+    panels = _Panels.of(call) if needs_ih or needs_hh or needs_hr else None
     assert call.packed is not None
     extra = [call.packed.transposed, *d_steps, *carry, d_bias, d_param]
     extra += [panels and panels.x, panels and panels.h, call.packed.x_transposed, d_input]
@@ -97,17 +98,18 @@ def _gradient(call: Call, needs: Any, grads: Any) -> list[torch.Tensor | None]:
     hidden = call.numbers[3]
     from_x = [k for k, a in enumerate(accumulators) if a.from_input]
     has_b_hh = [k for k, a in enumerate(accumulators) if a.from_feedback or a.gate in made.late]
-    weights = (None, None) if panels is None else _unpack(call, panels)
+    weights = (None, None, None) if panels is None else _unpack(call, panels)
     total = d_bias.sum(-3)[..., :hidden]
     per_unit = d_param.sum(-3)[..., :hidden]
     found = [
         d_input,
-        *weights,
+        *weights[:2],
         total[..., from_x, :].flatten(-2) if needs_b_ih else None,
         total[..., has_b_hh, :].flatten(-2) if needs_b_hh else None,
-        None,  # a projection runs elsewhere
+        weights[2],
     ]
-    rest = [*per_unit.unbind(-2), *(c[..., :hidden] for c in carry)]
+    sizes = sizes_of(call)[1 : 1 + count]
+    rest = [*per_unit.unbind(-2), *(c[..., :n] for c, n in zip(carry, sizes, strict=True))]
     return found + [g if need else None for g, need in zip(rest, needs_rest, strict=True)]
 
 
@@ -120,7 +122,7 @@ class _Panels(NamedTuple):
 
     @classmethod
     def of(cls, call: Call) -> _Panels:
-        weights, summed = call.request.weights, call.kernel.accumulators
+        weights, summed = call.weights, call.kernel.accumulators
         x = call.padded * weights.weight_ih.shape[-1] * sum(a.from_input for a in summed)
         h = call.padded * weights.weight_hh.shape[-1] * sum(a.from_feedback for a in summed)
         later = (x + h) * call.x.element_size() > _HOT_GRADIENT
@@ -129,20 +131,32 @@ class _Panels(NamedTuple):
         return cls(x, h, later)
 
 
-def _unpack(call: Call, panels: _Panels) -> tuple[torch.Tensor, torch.Tensor]:
-    """The weights' gradients, summed over the sets, in the shape of the weights."""
-    weights, hidden = call.request.weights, call.numbers[3]
+def _unpack(call: Call, panels: _Panels) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
+    """The weights' gradients, summed over the sets, in the shape of W, U and the projection."""
+    weights, hidden = call.weights, call.numbers[3]
     # What comes later in a step has rows of its own, which no panel holds.
     new = torch.zeros if call.kernel.late else torch.empty
     d_ih = torch.empty(weights.weight_ih.shape, dtype=call.x.dtype)
     d_hh = new(weights.weight_hh.shape, dtype=call.x.dtype)
     numbers = [call.threads, call.x.shape[-1], hidden, call.padded, panels.x.shape[-2]]
     invoke(call.kernel.unpack, numbers, [panels.x, panels.h, d_ih, d_hh], call.many)
-    rows = {g: k * hidden for k, g in enumerate(call.request.trace.gates)}
+    gates = (*call.request.trace.gates, PROJECTION)
+    rows = {g: k * hidden for k, g in enumerate(gates)}
     for q, gate in enumerate(call.kernel.late):
         d, source = _late_pair(call, q, hidden)
-        d_hh.narrow(-2, rows[gate], hidden).copy_(d.mT @ source)
-    return d_ih, d_hh
+        d_hh.narrow(-2, rows[gate], hidden).copy_(_product(d, source))
+    projection = call.request.weights.projection
+    if projection is None:
+        return d_ih, d_hh, None
+    size, first = projection.shape[-2], rows[PROJECTION]
+    return d_ih, d_hh[..., :first, :size], d_hh[..., first : first + size, :]
+
+
+def _product(d: torch.Tensor, source: torch.Tensor) -> torch.Tensor:
+    """Σ d ⊗ source over the samples; of replicas one by one, because torch.bmm rounds otherwise."""
+    if d.dim() == 2:
+        return torch.mm(d.T, source)
+    return torch.stack([_product(*pair) for pair in zip(d, source, strict=True)])
 
 
 def _late_pair(call: Call, q: int, hidden: int) -> tuple[torch.Tensor, torch.Tensor]:

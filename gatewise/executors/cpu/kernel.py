@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 import sympy
 import torch
 
-from gatewise.equations.phases import late_accumulators
 from gatewise.equations.trace import Accumulator, Trace
 from gatewise.executors.cpu import toolchain
 from gatewise.executors.cpu.generate import KernelSpec, c_text, source
@@ -35,7 +34,7 @@ class Kernel:
     lanes: int  # units per vector
     gates: int
     accumulators: tuple[Accumulator, ...]  # what is summed first, in the order of the kernel
-    late: tuple[str, ...]  # gates whose product with U comes later in the step
+    late: tuple[str, ...]  # gates whose product with U comes later in the step, the projection last
     width: int  # numbers per unit and row in the kept buffer
     group: int  # inputs whose weights one entry of a panel holds
     native: bool  # are weights multiplied as they are held, not widened?
@@ -136,10 +135,11 @@ def kernel(
     cut: frozenset[str] = frozenset(),
     sometimes: bool = False,
     masked: bool = False,
+    projected: bool = False,
     held: str = "full",
 ) -> Kernel | str:
     """The kernel, or why there is none; the arguments are those of `KernelSpec`."""
-    key = (trace, dtype, training, record, zoneout, cut, sometimes, masked, held)
+    key = (trace, dtype, training, record, zoneout, cut, sometimes, masked, projected, held)
     found = _kernels.get(key)
     if found is None:
         try:
@@ -165,7 +165,8 @@ def _fingerprint(spec: KernelSpec) -> str:
     """Everything the generated source depends on, had without deriving it."""
     trace = spec.trace
     parts = [str(spec.dtype), str(spec.training), str(spec.record), str(spec.zoneout)]
-    parts += [str(sorted(spec.cut)), str(spec.sometimes), str(spec.masked), spec.held]
+    flags = (spec.sometimes, spec.masked, spec.projected)
+    parts += [str(sorted(spec.cut)), str(flags), spec.held]
     parts += [str(trace.accumulators), str(trace.states), str(trace.feedback)]
     parts += [str(trace.parameters)]
     parts += [sympy.srepr(e) for e in trace.new_states.values()]
@@ -193,7 +194,7 @@ def build(spec: KernelSpec) -> Kernel:
         lanes=lib.gw_lanes(),
         gates=len(spec.trace.gates),
         accumulators=spec.accumulators,
-        late=tuple(a.gate for a in late_accumulators(spec.trace)),
+        late=spec.late,
         width=lib.gw_width(),
         group=lib.gw_group(),
         native=bool(lib.gw_native()),

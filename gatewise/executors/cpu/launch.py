@@ -30,8 +30,6 @@ def obstacles(request: Request) -> list[str]:
         found.append(f"the C kernel holds {request.held} weights of float32, not of {x.dtype}")
     if trace.late_sources and len(trace.feedback) > 1:
         found.append("no kernel for a late gate beside several fed-back states")
-    if request.weights.projection is not None:
-        found.append("no kernel yet for a projection (proj_size)")
     if transformed(request.x):
         found.append("torch.func transforms and forward-mode derivatives need the reference")
     if not found:
@@ -56,7 +54,8 @@ def _kernel_for(request: Request) -> Kernel | str:
     cut = request.cut if training else frozenset()  # matters to gradients alone
     sometimes = request.cut_steps is not None and not cut <= {*trace.feedback}
     masked = bool(trace.late_sources) and request.feedback_mask is not None
-    options = (request.record, zoned, cut, sometimes, masked, request.held)
+    projected = request.weights.projection is not None
+    options = (request.record, zoned, cut, sometimes, masked, projected, request.held)
     return kernel(trace, dtype, training, *options)
 
 

@@ -16,10 +16,25 @@ from typing import Any
 from weakref import WeakSet
 
 import torch
+from torch.nn.functional import pad
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from gatewise.equations.layout import Weights
 from gatewise.executors.cpu.kernel import ALONE, Kernel, Networks, invoke, pointer, runtime
+
+
+def unprojected(w: Weights) -> Weights:
+    """Weights of the shapes the kernel knows, without a projection [P, H].
+
+    A projected output lies in the first P of H units, so U has zeros in its other columns; the
+    projection's rows follow the gates', as those of a late gate would.
+    """
+    if w.projection is None:
+        return w
+    hidden, size = w.projection.shape[-1], w.projection.shape[-2]
+    rows = pad(w.projection.detach(), (0, 0, 0, hidden - size))
+    wide = pad(w.weight_hh.detach(), (0, hidden - size))
+    return replace(w, weight_hh=torch.cat([wide, rows], -2), projection=None)
 
 
 @dataclass(eq=False)

@@ -21,7 +21,7 @@ from gatewise.equations.layout import Weights
 from gatewise.equations.trace import Trace, trace
 from gatewise.executors.cpu.buffers import padded_units, per_unit
 from gatewise.executors.cpu.kernel import Kernel, kernel, parallel, runtime
-from gatewise.executors.cpu.packing import pack
+from gatewise.executors.cpu.packing import pack, unprojected
 
 
 class Linear(Cell):
@@ -51,6 +51,7 @@ class _Layer:
     trace: Trace
     kernel: Kernel
     hidden: int
+    output: int  # numbers of the first state: `hidden`, or what it is projected to
     padded: int
     weights: list[torch.Tensor | None]  # packed x, h, bias, per-unit parameters, packed late
     room: list[torch.Tensor]  # kept values and means of a step in phases
@@ -74,12 +75,14 @@ class CompiledStack:
         self._layers = [self._make_layer(*part) for part in layers]
         self.inputs = layers[0][1].weight_ih.shape[1]
         last = self._layers[-1]
-        self._outputs = [written[0][:, : last.hidden] for written in last.states]  # by parity
+        self._outputs = [written[0][:, : last.output] for written in last.states]  # by parity
         self._parity = 0
         self.load(layers)
 
     def _make_layer(self, trace: Trace, weights: Weights, held: str) -> _Layer:
-        made = kernel(trace, self.dtype, training=False, held=held)
+        projection = weights.projection
+        projected = projection is not None
+        made = kernel(trace, self.dtype, training=False, projected=projected, held=held)
         if isinstance(made, str):
             raise ValueError(made)
         hidden = weights.weight_ih.shape[0] // len(trace.gates)
@@ -92,12 +95,13 @@ class CompiledStack:
             torch.empty(self.batch, made.width * padded if made.collected else 0, dtype=self.dtype),
             torch.empty(self.batch, made.means, dtype=self.dtype),
         ]
-        return _Layer(trace, made, hidden, padded, [], room, states)
+        output = hidden if projection is None else len(projection)
+        return _Layer(trace, made, hidden, output, padded, [], room, states)
 
     def load(self, layers: Sequence[Part]) -> None:
         """Pack the weights (again, after they changed)."""
         for layer, (_, weights, _) in zip(self._layers, layers, strict=True):
-            packed = pack(layer.kernel, weights, layer.padded, 1)
+            packed = pack(layer.kernel, unprojected(weights), layer.padded, 1)
             own = per_unit(weights, layer.padded)
             layer.weights = [packed.x, packed.h, packed.bias, own, packed.late]
         self._bind()
@@ -123,10 +127,11 @@ class CompiledStack:
     def _numbers_of(self, k: int) -> ctypes.Array[ctypes.c_int64]:
         layer = self._layers[k]
         below = self._layers[k - 1] if k else None
-        inputs = below.hidden if below else self.inputs
+        inputs = below.output if below else self.inputs
         stride = below.padded if below else self.inputs
         numbers = [1, self.batch, inputs, layer.hidden, layer.padded, 0, self.threads]
-        numbers += [int(self.threads > 1), 0, stride, 0, *(0 for _ in layer.trace.states)]
+        split = self.threads > 1 and not layer.kernel.collected  # phases stay with one thread
+        numbers += [int(split), 0, stride, 0, *(0 for _ in layer.trace.states)]
         return (ctypes.c_int64 * len(numbers))(*numbers)
 
     def _pointers_of(self, k: int, parity: int) -> ctypes.Array[ctypes.c_void_p]:
@@ -158,8 +163,10 @@ class CompiledStack:
         parity = 1 - self._parity
         return [
             {
-                name: t[:, : layer.hidden]
-                for name, t in zip(layer.trace.states, layer.states[parity], strict=True)
+                name: t[:, : layer.output if k == 0 else layer.hidden]
+                for k, (name, t) in enumerate(
+                    zip(layer.trace.states, layer.states[parity], strict=True)
+                )
             }
             for layer in self._layers
         ]

@@ -100,7 +100,7 @@ static void backward_phases(const job *j, const step_rows *s, long t, real *d_bi
       for (long i = 0; i < s->count; i++) {
         real *collected = (real *)j->p[P_COLLECTED] + s->row[i] * NCOLLECTED * padded;
         real *out = collected + (NG + NLATE + q) * padded;
-        if (CUT_LATE && (!cut_steps || cut_steps[t * j->n[N_BATCH] + s->row[i]])) {
+        if (CUT_LATE[q] && (!cut_steps || cut_steps[t * j->n[N_BATCH] + s->row[i]])) {
           memset(out, 0, padded * sizeof(real)); /* what it multiplied counts as a constant */
           continue;
         }
