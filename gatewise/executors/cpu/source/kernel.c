@@ -38,6 +38,8 @@ typedef void (*task)(void *, long);
  * it returns 0, and tasks may wait for each other. */
 typedef int (*parallel_fn)(task, void *, long, int together);
 
+/* Inlined into one function, the tiles take each other's registers. */
+#define APART static __attribute__((noinline))
 #define MAX_ROWS 128 /* rows one thread carries through a sequence at once */
 #define BUDGET (REGISTERS == 32 ? 24 : 12) /* accumulators that fit beside the operands */
 #define TILE (BUDGET > NG ? BUDGET : NG) /* accumulators of the largest tile */
@@ -292,19 +294,19 @@ INLINE void product_tile(const product *q, long units, long padded, long i0, con
   }
 }
 
-static void product_wide(const product *q, long units, long padded, long i0, long mr, long v) {
+APART void product_wide(const product *q, long units, long padded, long i0, long mr, long v) {
 #define CALL(m) product_tile(q, units, padded, i0, m, v, BACK_UNITS)
   switch (mr) { EACH_ROW_COUNT(BACK_ROWS, CALL) }
 #undef CALL
 }
 
-static void product_pair(const product *q, long units, long padded, long i0, long mr, long v) {
+APART void product_pair(const product *q, long units, long padded, long i0, long mr, long v) {
 #define CALL(m) product_tile(q, units, padded, i0, m, v, 2)
   switch (mr) { EACH_ROW_COUNT(PAIR_ROWS, CALL) }
 #undef CALL
 }
 
-static void product_single(const product *q, long units, long padded, long i0, long mr, long v) {
+APART void product_single(const product *q, long units, long padded, long i0, long mr, long v) {
 #define CALL(m) product_tile(q, units, padded, i0, m, v, 1)
   switch (mr) { EACH_ROW_COUNT(8, CALL) }
 #undef CALL
@@ -407,14 +409,14 @@ INLINE void forward_tile(const job *j, const step_rows *s, long t, long i0, cons
   }
 }
 
-static void forward_tall(const job *j, const step_rows *s, long t, long i0, long mr, long vector) {
+APART void forward_tall(const job *j, const step_rows *s, long t, long i0, long mr, long vector) {
 #define CALL(m) forward_tile(j, s, t, i0, m, vector, TALL_UNITS)
   switch (mr) { EACH_ROW_COUNT(TALL_ROWS, CALL) }
 #undef CALL
 }
 
 #if TALL_UNITS > 1
-static void forward_narrow(const job *j, const step_rows *s, long t, long i0, long mr,
+APART void forward_narrow(const job *j, const step_rows *s, long t, long i0, long mr,
                            long vector) {
 #define CALL(m) forward_tile(j, s, t, i0, m, vector, 1)
   switch (mr) { EACH_ROW_COUNT(TALL_ROWS, CALL) }
@@ -424,7 +426,7 @@ static void forward_narrow(const job *j, const step_rows *s, long t, long i0, lo
 #define forward_narrow forward_tall
 #endif
 
-static void forward_flat(const job *j, const step_rows *s, long t, long i0, long vector) {
+APART void forward_flat(const job *j, const step_rows *s, long t, long i0, long vector) {
   forward_tile(j, s, t, i0, 1, vector, FLAT_UNITS);
 }
 
@@ -462,7 +464,7 @@ INLINE void ahead_tile(const job *j, const operand *const *rows, const int mr, l
 
 /* Steps k to k + count (as they run) of rows [begin, end), to [AHEAD][rows][NG][P]; `room` is for
  * TALL_ROWS rows of the input. */
-static void take_ahead(const job *j, const part *w, long k, long count, long begin, long end,
+APART void take_ahead(const job *j, const part *w, long k, long count, long begin, long end,
                        real *to, operand *room) {
   const int64_t *n = j->n;
   const long inputs = n[N_INPUTS], row_size = NG * n[N_PADDED], step_size = (end - begin) * row_size;
