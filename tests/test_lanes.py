@@ -473,7 +473,7 @@ def test_learns_adding_over_a_short_lag() -> None:
         (lambda: Network(LSTM1997(block_size=2), 1, 3, 1), "multiple of the block size 2"),
         (lambda: Lanes(small()[0], 0, 0.1), "count must be positive, got 0"),
         (lambda: Lanes(small()[0], 2, [0.1]), "rate must be one number or 2, got 1"),
-        (lambda: Lanes(small()[0], 2, 0.1).train(1), "train needs a task"),
+        (lambda: Lanes(small()[0], 2, 0.1).train(1), "training and testing need a task, got None"),
         (lambda: Lanes(*small()[:1], 2, 0.1, small()[1]).fit(0), "most must be positive, got 0"),
         (
             lambda: Lanes(Network(LSTM1997(), 3, 4, 1), 1, 0.1, adding(50)),

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
 import torch
 
-from gatewise.tasks import long_lag, multiplication, temporal_order, two_sequences
+from gatewise.tasks import (
+    embedded_reber,
+    embedded_reber_sets,
+    long_lag,
+    multiplication,
+    temporal_order,
+    two_classes,
+    two_sequences,
+)
+from gatewise.tasks.reber import SYMBOLS
 
 COUNT = 1500
 
@@ -88,9 +98,152 @@ def test_two_sequences_with_a_random_middle() -> None:
     assert within(float(x[1:].double().mean()), (p - 2) / 2, 3.2)
 
 
+# Reber's grammar as a regular expression, its states eliminated by hand: (T S* X | P T* V) leads to
+# the two places from which the string may end, and PX / XT* V … between them.
+LOWER = "T*V"  # to where V ends the string and P goes up
+REBER = re.compile(f"B(?:TS*X|P{LOWER}P)(?:X{LOWER}P)*(?:S|X{LOWER}V)E|BP{LOWER}VE")
+
+
+def embedded(string: str) -> bool:
+    return string[:2] in ("BT", "BP") and string[-2:] == string[1] + "E" and reber(string[2:-2])
+
+
+def reber(string: str) -> bool:
+    return REBER.fullmatch(string) is not None
+
+
+def strings_of(task: Any, count: int, **options: Any) -> list[str]:
+    x, lengths, target = task.sequences(count, **options)
+    for k, n in enumerate(lengths.tolist()):
+        assert torch.equal(x[1:n, k], target[: n - 1, k])
+    words = torch.cat([x[:1], target])  # the first symbol, then what follows each
+    text = ["".join(SYMBOLS[s] for s in column) for column in words.T.tolist()]
+    return [word[: n + 1] for word, n in zip(text, lengths.tolist(), strict=True)]
+
+
+def test_the_expression_knows_reber_strings() -> None:
+    """From Reber (1967) and the literature on his grammar."""
+    for string in ("BTXSE", "BPVVE", "BTSSXXTVVE", "BPTVPXVVE", "BTXXVPSE", "BPVPSE"):
+        assert reber(string), string
+    for string in ("BTSE", "BPTVPE", "BTXSXE", "BPVPXSE", "TXSE", "BTXS"):
+        assert not reber(string), string
+
+
+def test_embedded_reber() -> None:
+    task = embedded_reber()
+    strings = strings_of(task, COUNT)
+    assert all(embedded(s) for s in strings)
+    assert within(sum(s[1] == "P" for s in strings) / COUNT, 0.5, 0.5)
+    # the shortest Reber strings: TXS has three free choices, PVV three
+    shortest = sum(len(s) == 9 for s in strings) / COUNT
+    assert within(shortest, 0.25, (0.25 * 0.75) ** 0.5)
+    assert max(len(s) for s in strings) > 20
+
+
+def test_what_may_follow_is_what_does_follow() -> None:
+    """Over many strings, the symbols seen after a beginning are those marked as possible."""
+    task = embedded_reber()
+    strings = strings_of(task, 6 * COUNT)
+    possible = task.possible(6 * COUNT)
+    seen: dict[str, set[int]] = {}
+    marked: dict[str, int] = {}
+    for k, string in enumerate(strings):
+        for t in range(len(string) - 1):
+            seen.setdefault(string[: t + 1], set()).add(SYMBOLS.index(string[t + 1]))
+            mark = marked.setdefault(string[: t + 1], int(possible[t, k]))
+            assert mark == int(possible[t, k])
+        assert not possible[len(string) - 1 :, k].any()
+    for beginning, symbols in seen.items():
+        mark = {b for b in range(7) if marked[beginning] >> b & 1}
+        assert symbols <= mark, beginning
+    common = ("B", "BT", "BP", "BTB", "BTBT", "BTBTX", "BPBPV", "BPBPVV", "BTBTXSE", "BTBTXSET")
+    for beginning in common:
+        mark = {b for b in range(7) if marked[beginning] >> b & 1}
+        assert seen[beginning] == mark, beginning
+
+
+def test_sets_of_embedded_reber_strings() -> None:
+    pairs = [embedded_reber_sets(pair) for pair in (0, 1)]
+    both = []
+    for task in pairs:
+        listed = strings_of(task, 512, purpose=1)
+        assert all(embedded(s) for s in listed)
+        training, test = listed[:256], listed[256:]
+        assert not set(training) & set(test)
+        drawn = strings_of(task, 4000)
+        assert set(drawn) == set(training)  # each has 1 in 256, so none is missing
+        both.append(training)
+        own = dict(
+            zip(strings_of(embedded_reber(), 50), embedded_reber().possible(50).T, strict=True)
+        )
+        for string, mark in zip(listed, task.possible(512, purpose=1).T, strict=True):
+            if string in own:
+                n = len(string) - 1
+                assert torch.equal(mark[:n], own[string][:n])
+    assert both[0] != both[1]
+    assert embedded_reber_sets(0).parameters == pairs[0].parameters
+    assert embedded_reber_sets(0, seed=1).parameters != pairs[0].parameters
+
+
+@pytest.mark.parametrize(
+    ("noisy_information", "noisy_targets"), [(False, False), (True, False), (False, True)]
+)
+def test_two_classes(noisy_information: bool, noisy_targets: bool) -> None:
+    task = two_classes(100, 3, noisy_information, noisy_targets)
+    x, lengths, target = task.sequences(COUNT, dtype=torch.float64)
+    assert lengths.min() == 100 and lengths.max() == 110
+    assert within(float(lengths.double().mean()), 105, 3.163)
+    live = torch.arange(len(x)).unsqueeze(1) < lengths
+    x, spread = x[..., 0], 0.2**0.5
+    sign = x[:3].mean(0).sign()
+    assert within(float((sign > 0).double().mean()), 0.5, 0.5)
+    deviates = [x[3:][live[3:]] / spread]
+    if noisy_information:
+        # three elements of standard deviation 0.45 around ±1: their mean tells the class 3.9 sigma
+        deviates.append(((x[:3] - sign) / spread).flatten())
+        assert (x[:3].sign() != sign).any()
+    else:
+        assert torch.equal(x[:3], sign.expand(3, -1))
+    for d in deviates:
+        n, tolerance = len(d), 4.5
+        # the first four moments of a standard normal deviate
+        for power, mean, variance in ((1, 0, 1), (2, 1, 2), (3, 0, 15), (4, 3, 96)):
+            assert abs(d.pow(power).mean() - mean) < tolerance * (variance / n) ** 0.5, power
+        for edge in (0.5, 1.0, 2.0, 3.0):
+            tail = torch.erfc(torch.tensor(edge / 2**0.5))
+            share = (d.abs() > edge).double().mean()
+            assert abs(share - tail) < tolerance * (tail / n) ** 0.5 + 1e-5, edge
+    clean = torch.where(sign > 0, 0.2, 0.8) if noisy_targets else (sign > 0).double()
+    if noisy_targets:
+        noise = target[:, 0] - clean
+        assert within(float(noise.mean()), 0.0, 0.1**0.5)
+        assert within(float(noise.square().mean()), 0.1, 0.1 * 2**0.5)
+        test = task.sequences(300, purpose=1, dtype=torch.float64).target
+        assert set(test.flatten().tolist()) == {0.2, 0.8}
+    else:
+        torch.testing.assert_close(target[:, 0].double(), clean.double())
+
+
+def test_deviates_of_neighbouring_steps_are_uncorrelated() -> None:
+    x = two_classes(200, 1).sequences(COUNT, dtype=torch.float64).x[1:200, :, 0] / 0.2**0.5
+    for lag in (1, 2, 3, 4):
+        a, b = x[lag:], x[:-lag]
+        for f in (lambda v: v, torch.square):
+            product = f(a) * f(b)
+            spread = float(product.std()) / product.numel() ** 0.5
+            assert abs(float(product.mean() - f(a).mean() * f(b).mean())) < 4.5 * spread, lag
+
+
 @pytest.mark.parametrize(
     "task",
-    [multiplication(40), temporal_order(2, 50), long_lag(5, 7), two_sequences(9, True)],
+    [
+        multiplication(40),
+        temporal_order(2, 50),
+        long_lag(5, 7),
+        two_sequences(9, True),
+        two_classes(40, 3, True, True),
+        embedded_reber(),
+    ],
     ids=lambda t: t.name,
 )
 def test_sequences_do_not_depend_on_their_neighbours(task: Any) -> None:
@@ -113,6 +266,11 @@ def test_sequences_do_not_depend_on_their_neighbours(task: Any) -> None:
         (lambda: long_lag(-1, 3), "lag must be zero or positive, got -1"),
         (lambda: long_lag(5, 0), "distractors must be positive, got 0"),
         (lambda: two_sequences(1), "lag must be at least 2, got 1"),
+        (lambda: two_classes(10, 0), "information must be positive, got 0"),
+        (lambda: two_classes(3, 3), "length must be above information = 3, got 3"),
+        (lambda: embedded_reber_sets(training=0), "training must be positive, got 0"),
+        (lambda: embedded_reber_sets(pair=-1), "stream must be zero or positive, got -1"),
+        (lambda: two_classes().possible(1), "needs a ranked task, two classes 100 3 is none"),
     ],
 )
 def test_errors_name_what_is_wrong(make: Any, message: str) -> None:

@@ -50,6 +50,8 @@ class Network:
         target_symbols: the target is a symbol's number, one-hot over the outputs.
         judge_end: only the last step counts for success.
         stepwise: weights change at every target, else after the sequence.
+        ranked: a step is right when the outputs that the task allows are the largest ones.
+        gate_start: activation of the gates that are fed back, before the first step.
 
     Raises:
         ValueError: a size, a head or a cell it cannot have.
@@ -68,6 +70,8 @@ class Network:
     target_symbols: bool = False
     judge_end: bool = False
     stepwise: bool = False
+    ranked: bool = False
+    gate_start: float = 0.0
 
     def __post_init__(self) -> None:
         for name in ("inputs", "units", "outputs"):
@@ -171,7 +175,7 @@ def _defines(values: dict[str, object]) -> str:
 def sequence_constants(network_or_task: object, dtype: torch.dtype) -> str:
     """What sequence.h and a task's C file read."""
     n = network_or_task
-    flags = ("symbols", "every_step", "target_symbols", "judge_end")
+    flags = ("symbols", "every_step", "target_symbols", "judge_end", "ranked")
     values: dict[str, object] = {"REAL_BITS": REAL_BITS[dtype]}
     values |= {k.upper(): getattr(n, k) for k in ("inputs", "outputs")}
     values |= {k.upper(): int(getattr(n, k)) for k in flags}
@@ -224,7 +228,11 @@ def constants(network: Network, dtype: torch.dtype) -> str:
         "TRACE_OF": [traced.index(n) if n in traced else -1 for n in names],
         "PTRACE_OF": [traced_params.index(p) if p in traced_params else -1 for p in t.parameters],
     }
+    start = [network.gate_start if s in t.gates else 0.0 for s in t.states]
     text = [
+        f"static const double START[] = {{{', '.join(map(str, start))}}};",
+    ]
+    text += [
         f"static const int {k}[] = {{{', '.join(map(str, v or [0]))}}};" for k, v in tables.items()
     ]
     return "\n".join([sequence_constants(network, dtype), _defines(values), *text])

@@ -25,7 +25,8 @@ _DTYPES = (torch.float32, torch.float64)
 class Criterion:
     """When a network has learnt its task; judged after each sequence over the last `window`.
 
-    A sequence is wrong if any judged |t_k - y_k| exceeds `tolerance`. The criterion is met when
+    A sequence is wrong if any judged |t_k - y_k| exceeds `tolerance` (of a ranked network: if the
+    outputs of a judged step are in the wrong order). The criterion is met when
     at most `most_wrong` are wrong and the mean error (squared or absolute, over judged steps and
     outputs) is below `error`.
     """
@@ -50,7 +51,7 @@ class Outcome:
     """What given sequences came to, by network and sequence [N, B]."""
 
     outputs: torch.Tensor  # [N, T, B, O], zero at steps that do not exist
-    worst: torch.Tensor  # largest judged |t - y|
+    worst: torch.Tensor  # largest judged |t - y|; NaN of ranked networks, which need a task
     squared: torch.Tensor  # sum of judged (t - y)²
     absolute: torch.Tensor  # sum of judged |t - y|
 
@@ -65,7 +66,7 @@ class Lanes:
         task: what to train on; without one the networks run given sequences only.
         criterion: when to stop training a network.
         seed: of the task's random numbers; network k draws from stream `stream + k`.
-        stream: see seed.
+        stream: see seed; each network's own is in `streams`.
         dtype: torch.float32 or torch.float64.
 
     Every weight starts at zero: `load`, `draw`.
@@ -94,10 +95,10 @@ class Lanes:
             _check_task(network, task)
         self.network, self.count, self.task = network, count, task
         self.criterion = criterion or Criterion(tolerance=0.0)
-        self.seed, self.stream, self.dtype = seed, stream, dtype
+        self.seed, self.dtype = seed, dtype
         text = source(network, dtype, task.code if task else "")
         self._lib = toolchain.library(text, lambda: text)
-        for name in ("gw_lanes", "gw_steps", "gw_train"):
+        for name in ("gw_lanes", "gw_steps", "gw_train", "gw_test"):
             if hasattr(self._lib, name):
                 getattr(self._lib, name).restype = ctypes.c_int64
         self.lanes = int(self._lib.gw_lanes())
@@ -106,6 +107,7 @@ class Lanes:
         rates = [rate] * count if isinstance(rate, int | float) else list(rate)
         if len(rates) != count:
             raise ValueError(f"rate must be one number or {count}, got {len(rates)}")
+        self.streams = torch.arange(self.groups * self.lanes, dtype=torch.int32) + stream
         self.rates = torch.zeros(self.groups * self.lanes, dtype=dtype)
         self.rates[:count] = torch.tensor(rates, dtype=dtype)
 
@@ -140,7 +142,8 @@ class Lanes:
         self._error_sum = torch.zeros(total, dtype=torch.float64)
         self._wrong_count = torch.zeros(total, dtype=torch.int64)
         if self.task is not None:
-            most = int(self._lib.gw_steps(doubles(self.task.parameters)))
+            self._task_numbers = doubles(self.task.parameters)
+            most = int(self._lib.gw_steps(self._task_numbers))
             self._buffers = Buffers(self.task, most, lanes, self.dtype)
 
     # -- weights -------------------------------------------------------------------------
@@ -170,6 +173,30 @@ class Lanes:
             value = padded.view(self.groups, self.lanes, -1).transpose(1, 2)
             flat[:, at.flatten()] = value
 
+    def restart(self, k: int, stream: int, parameters: Mapping[str, torch.Tensor]) -> None:
+        """Make network k a new one: with these parameters, at the first sequence of a stream.
+
+        Raises:
+            ValueError: k is no network, or a parameter that is missing or has another shape.
+        """
+        if not 0 <= k < self.count:
+            raise ValueError(f"k must be in 0…{self.count - 1}, got {k}")
+        for name, shape in self.network.shapes().items():
+            if name not in parameters or tuple(parameters[name].shape) != shape:
+                raise ValueError(f"parameters must have {name} of shape {shape}")
+        g, lane = divmod(k, self.lanes)
+        for name, (held, at) in self._index().items():
+            held.flatten(1, -2)[g, at.flatten(), lane] = parameters[name].flatten().to(self.dtype)
+        self.streams[k] = stream
+        for counted in (self.number, self.met, self._error_sum, self._wrong_count):
+            counted[k] = 0
+        self._wrong[g, :, lane] = 0
+        self._error[g, :, lane] = 0
+
+    def retire(self, k: int) -> None:
+        """Network k learns no more, whatever its criterion says."""
+        self.met[k] = self.met[k].clamp(min=1)
+
     def _views(self) -> dict[str, torch.Tensor]:
         shapes = self.network.shapes()
         found = {}
@@ -181,7 +208,7 @@ class Lanes:
     def _index(self) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
         """Parameter -> the buffer it lies in, and where: indices in its own shape."""
         n, t = self.network, self.network.trace
-        inputs, fed, units, outputs = n.inputs, n.fed_back, n.units, n.outputs
+        inputs, fed, units = n.inputs, n.fed_back, n.units
         table = torch.arange(self._weight[0, ..., 0].numel()).view(self._weight.shape[1:3]).T
         rows_of, start = [], 0
         for a, biased in zip(t.accumulators, n.biased, strict=True):
@@ -206,7 +233,6 @@ class Lanes:
         found["head_input"] = (self._head, table[:, :before])
         found["head_weight"] = (self._head, table[:, before : before + units])
         found["head_bias"] = (self._head, table[:, -1])
-        assert table.shape[0] == outputs
         return {name: found[name] for name in n.shapes()}
 
     # -- running -------------------------------------------------------------------------
@@ -222,13 +248,11 @@ class Lanes:
         if int(given.lengths.min()) < 1:
             raise ValueError(f"lengths must be positive, got {int(given.lengths.min())}")
         buffers = Buffers(self.network, most, self.lanes, self.dtype)
-        shape = (self.groups, self.lanes)
         seen = torch.zeros(self.groups, batch, most, self.network.outputs, self.lanes)
         seen = seen.to(self.dtype)
         sums = torch.zeros(3, self.groups, batch, self.lanes, dtype=self.dtype)
         for b in range(batch):
-            one = Sequences(given.x[:, b : b + 1], given.lengths[b : b + 1], _row(given, b, self))
-            wide = _repeat(one, self.lanes, self.network.every_step)
+            wide = _in_every_lane(given, b, self.lanes, self.network.every_step)
             steps = buffers.write(wide, range(self.lanes))
             for g in range(self.groups):
                 pointers = [
@@ -238,9 +262,10 @@ class Lanes:
                     *(sums[k, g, b].data_ptr() for k in range(3)),
                 ]
                 _invoke(self._lib.gw_run, [steps, int(learn)], pointers)
-        assert shape == (self.groups, self.lanes)
         outputs = seen.permute(0, 4, 2, 1, 3).flatten(0, 1)[: self.count]
         found = sums.permute(0, 1, 3, 2).flatten(1, 2)[:, : self.count]
+        if self.network.ranked:
+            found[0] = float("nan")
         return Outcome(outputs, found[0], found[1], found[2])
 
     def train(self, sequences: int) -> bool:
@@ -252,40 +277,75 @@ class Lanes:
         Raises:
             ValueError: there is no task.
         """
-        if self.task is None:
-            raise ValueError("train needs a task, got None")
-        c = self.criterion
-        numbers = [
-            sequences,
-            self.seed,
-            0,
-            c.window,
-            c.most_wrong,
-            MEASURES.index(c.measure),
-        ]
-        bounds = (ctypes.c_double * 2)(c.tolerance, c.error)
-        streams = torch.arange(self.groups * self.lanes, dtype=torch.int32) + self.stream
-        going = 0
-        for g in range(self.groups):
-            span = slice(g * self.lanes, (g + 1) * self.lanes)
-            param = doubles(self.task.parameters)
-            *held, words = self._buffers.pointers()
-            pointers = [
-                *self._pointers(g),
-                *held,
-                ctypes.addressof(param),
-                ctypes.addressof(bounds),
-                streams[span].data_ptr(),
-                self.number[span].data_ptr(),
-                self.met[span].data_ptr(),
-                self._wrong[g].data_ptr(),
-                self._error[g].data_ptr(),
-                self._error_sum[span].data_ptr(),
-                self._wrong_count[span].data_ptr(),
-                words,
-            ]
-            going += _invoke(self._lib.gw_train, numbers, pointers)
+        c, going = self.criterion, 0
+        numbers = [sequences, self.seed, 0, c.most_wrong, MEASURES.index(c.measure), c.window]
+        for g, span in self._spans():
+            own = (self.number[span], self.met[span], self._wrong[g], self._error[g])
+            sums = (self._error_sum[span], self._wrong_count[span])
+            going += self._on_task("gw_train", numbers, g, c, (*own, *sums))
         return going > 0
+
+    def test(
+        self,
+        sequences: int,
+        criterion: Criterion | None = None,
+        purpose: int = 1,
+        only: Sequence[int] | None = None,
+        enough: bool = False,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Run sequences of the task without learning; how many were wrong, and their mean error.
+
+        Args:
+            sequences: numbers 0 … sequences - 1 of each network's stream.
+            criterion: its tolerance says what is wrong, its measure which error; None: the one of
+                training.
+            purpose: not 0, which networks learn from.
+            only: networks that matter; None: all.
+            enough: stop when each of those has been wrong more often than the criterion allows;
+                what is returned then only says that.
+
+        Returns:
+            [N] wrong sequences and [N] mean error.
+
+        Raises:
+            ValueError: there is no task, or the purpose is 0.
+        """
+        c = criterion or self.criterion
+        if purpose < 1:
+            raise ValueError(f"purpose must be positive, got {purpose}")
+        most = c.most_wrong if enough else sequences
+        numbers = [sequences, self.seed, purpose, most, MEASURES.index(c.measure)]
+        wanted = torch.zeros(self.groups * self.lanes, dtype=torch.uint8)
+        wanted[list(range(self.count) if only is None else only)] = 1
+        wrong = torch.zeros(self.groups * self.lanes, dtype=torch.int64)
+        error = torch.zeros(self.groups * self.lanes, dtype=torch.float64)
+        for g, span in self._spans():
+            if wanted[span].any():
+                own = (wanted[span], wrong[span], error[span])
+                error[span] /= self._on_task("gw_test", numbers, g, c, own)
+        return wrong[: self.count], error[: self.count]
+
+    def _spans(self) -> list[tuple[int, slice]]:
+        return [(g, slice(g * self.lanes, (g + 1) * self.lanes)) for g in range(self.groups)]
+
+    def _on_task(
+        self, name: str, numbers: list[int], g: int, c: Criterion, own: tuple[torch.Tensor, ...]
+    ) -> int:
+        """Call gw_train or gw_test on group g; its results go into `own`."""
+        if self.task is None:
+            raise ValueError("training and testing need a task, got None")
+        bounds = (ctypes.c_double * 2)(c.tolerance, c.error)
+        *held, words = self._buffers.pointers()
+        pointers = [
+            *self._pointers(g),
+            *held,
+            ctypes.addressof(self._task_numbers),
+            ctypes.addressof(bounds),
+            self.streams[g * self.lanes :].data_ptr(),
+            *(t.data_ptr() for t in own),
+            words,
+        ]
+        return _invoke(getattr(self._lib, name), numbers, pointers)
 
     def fit(
         self, most: int, progress: Callable[[Lanes], None] | None = None, seconds: float = 0.25
@@ -334,28 +394,31 @@ class Lanes:
         """How many of each network's last `window` sequences were wrong, [N]."""
         return self._wrong_count[: self.count].clone()
 
-    _KEPT = ("_weight", "_param", "_head", "number", "met", "_wrong", "_error", "_error_sum")
+    _KEPT = (
+        *("_weight", "_param", "_head", "streams", "number", "met"),
+        *("_wrong", "_error", "_error_sum", "_wrong_count"),
+    )
 
     def state_dict(self) -> dict[str, torch.Tensor]:
         """Everything training goes on from: later runs continue to the same numbers."""
-        names = (*self._KEPT, "_wrong_count")
-        return {n.strip("_"): getattr(self, n).clone() for n in names}
+        return {n.strip("_"): getattr(self, n).clone() for n in self._KEPT}
 
     def load_state_dict(self, state: Mapping[str, torch.Tensor]) -> None:
         """Continue from a `state_dict` of networks of the same kind and number."""
-        for n in (*self._KEPT, "_wrong_count"):
+        for n in self._KEPT:
             own, given = getattr(self, n), state[n.strip("_")]
             if own.shape != given.shape or own.dtype != given.dtype:
                 raise ValueError(
                     f"state {n.strip('_')} must be {own.dtype} {tuple(own.shape)}, "
                     f"got {given.dtype} {tuple(given.shape)}"
                 )
-        for n in (*self._KEPT, "_wrong_count"):
+        for n in self._KEPT:
             getattr(self, n).copy_(state[n.strip("_")])
 
 
 def _check_task(network: Network, task: Task) -> None:
-    for name in ("inputs", "outputs", "symbols", "every_step", "target_symbols", "judge_end"):
+    flags = ("symbols", "every_step", "target_symbols", "judge_end", "ranked")
+    for name in ("inputs", "outputs", *flags):
         if getattr(network, name) != getattr(task, name):
             raise ValueError(
                 f"network.{name} must be {getattr(task, name)} for the task {task.name}, "
@@ -363,15 +426,15 @@ def _check_task(network: Network, task: Task) -> None:
             )
 
 
-def _row(given: Sequences, b: int, lanes: Lanes) -> torch.Tensor:
-    return given.target[:, b : b + 1] if lanes.network.every_step else given.target[b : b + 1]
+def _in_every_lane(given: Sequences, b: int, lanes: int, every_step: bool) -> Sequences:
+    """Sequence b, in each of the lanes."""
 
+    def wide(t: torch.Tensor) -> torch.Tensor:
+        return t[:, b : b + 1].expand(-1, lanes, *t.shape[2:])
 
-def _repeat(one: Sequences, lanes: int, every_step: bool) -> Sequences:
-    x = one.x.expand(-1, lanes, *one.x.shape[2:])
-    shape = one.target.shape
-    wide = (shape[0], lanes, *shape[2:]) if every_step else (lanes, *shape[1:])
-    return Sequences(x, one.lengths.expand(lanes), one.target.expand(wide))
+    last = given.target[b].expand(lanes, *given.target.shape[1:])
+    target = wide(given.target) if every_step else last
+    return Sequences(wide(given.x), given.lengths[b].expand(lanes), target)
 
 
 def _invoke(function: Any, numbers: list[int], pointers: list[int]) -> int:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -35,7 +36,7 @@ class Task:
         name: for messages and reports.
         code: the text of the C file; see source/sequence.h for what it must define.
         parameters: numbers its functions receive (lengths, lags, variances).
-        inputs, outputs, symbols, every_step, target_symbols, judge_end: as in `Network`.
+        inputs, outputs, symbols, every_step, target_symbols, judge_end, ranked: as in `Network`.
     """
 
     name: str
@@ -47,6 +48,7 @@ class Task:
     every_step: bool = False
     target_symbols: bool = False
     judge_end: bool = False
+    ranked: bool = False
 
     def sequences(
         self,
@@ -66,37 +68,71 @@ class Task:
             ValueError: a negative count, seed, stream or number.
             NoCompilerError: there is no C compiler.
         """
-        for name, value in {"count": count, "seed": seed, "stream": stream, "first": first}.items():
-            if value < 0:
-                raise ValueError(f"{name} must be zero or positive, got {value}")
-        lib = _library(self, dtype)
-        lanes = lib.gw_lanes()
-        most = lib.gw_steps(doubles(self.parameters))
-        buffers = Buffers(self, most, lanes, dtype)
-        parts: list[Sequences] = []
-        numbers = (ctypes.c_uint32 * lanes)()
-        streams = (ctypes.c_uint32 * lanes)(*[stream] * lanes)
-        for begin in range(first, first + count, lanes):
-            numbers[:] = [begin + k for k in range(lanes)]
-            steps = lib.gw_draw(
-                doubles(self.parameters),
-                ctypes.c_int64(seed),
-                ctypes.c_int64(purpose),
-                streams,
-                numbers,
-                *(ctypes.c_void_p(p) for p in buffers.pointers()),
-            )
-            parts.append(buffers.read(steps, min(lanes, first + count - begin), most))
-        if not parts:
-            parts.append(buffers.read(0, 0, most))
+        drawn = _Draws(self, dtype, seed, stream, purpose)
+        parts = [buffers.read(steps, n) for buffers, steps, n in drawn.batches(first, count)]
         longest = max((int(p.lengths.max()) for p in parts if len(p.lengths)), default=0)
-        axis = 1 if self.every_step else 0
-        target = torch.cat([p.target for p in parts], axis)
+        target = torch.cat([p.target for p in parts], 1 if self.every_step else 0)
         return Sequences(
             torch.cat([p.x for p in parts], 1)[:longest],
             torch.cat([p.lengths for p in parts]),
             target[:longest] if self.every_step else target,
         )
+
+    def possible(
+        self, count: int, seed: int = 0, stream: int = 0, first: int = 0, purpose: int = 0
+    ) -> torch.Tensor:
+        """Which outputs may be the largest at each step of the same `sequences`.
+
+        Returns:
+            int64 [T, B]: bit k is set where output k may be; 0 past a sequence's length.
+
+        Raises:
+            ValueError: the task is not ranked, or as `sequences`.
+        """
+        if not self.ranked:
+            raise ValueError(f"possible needs a ranked task, {self.name} is none")
+        drawn = _Draws(self, torch.float32, seed, stream, purpose)
+        parts = [
+            (buffers.aligned(buffers.allowed.to(torch.int64), steps, n), buffers.lengths(steps, n))
+            for buffers, steps, n in drawn.batches(first, count)
+        ]
+        longest = max((int(n.max()) for _, n in parts if len(n)), default=0)
+        return torch.cat([p for p, _ in parts], 1)[:longest]
+
+
+class _Draws:
+    """Sequences of one stream, as many at a time as there are lanes."""
+
+    def __init__(self, task: Task, dtype: torch.dtype, seed: int, stream: int, purpose: int):
+        for name, value in {"seed": seed, "stream": stream, "purpose": purpose}.items():
+            if value < 0:
+                raise ValueError(f"{name} must be zero or positive, got {value}")
+        self.lib = _library(task, dtype)
+        self.lanes = self.lib.gw_lanes()
+        self.parameters = doubles(task.parameters)
+        self.seed, self.stream, self.purpose = seed, stream, purpose
+        most = self.lib.gw_steps(self.parameters)
+        self.buffers = Buffers(task, most, self.lanes, dtype)
+
+    def batches(self, first: int, count: int) -> Iterator[tuple[Buffers, int, int]]:
+        """The buffers after each call, their number of steps and of sequences; at least once."""
+        for name, value in {"first": first, "count": count}.items():
+            if value < 0:
+                raise ValueError(f"{name} must be zero or positive, got {value}")
+        if count == 0:
+            yield self.buffers, 0, 0
+        streams = (ctypes.c_uint32 * self.lanes)(*[self.stream] * self.lanes)
+        for begin in range(first, first + count, self.lanes):
+            numbers = (ctypes.c_uint32 * self.lanes)(*range(begin, begin + self.lanes))
+            steps = self.lib.gw_draw(
+                self.parameters,
+                ctypes.c_int64(self.seed),
+                ctypes.c_int64(self.purpose),
+                streams,
+                numbers,
+                *(ctypes.c_void_p(p) for p in self.buffers.pointers()),
+            )
+            yield self.buffers, steps, min(self.lanes, first + count - begin)
 
 
 class Buffers:
@@ -105,39 +141,43 @@ class Buffers:
     def __init__(self, shape: Any, most: int, lanes: int, dtype: torch.dtype) -> None:
         steps = most if shape.every_step else 1
         whole = torch.int32
-        self.shape, self.lanes = shape, lanes
+        self.shape, self.most, self.lanes = shape, most, lanes
         self.start = torch.zeros(lanes, dtype=whole)
         self.x = torch.zeros(0 if shape.symbols else most, shape.inputs, lanes, dtype=dtype)
         self.symbol = torch.zeros(most if shape.symbols else 0, lanes, dtype=whole)
         rows = 0 if shape.target_symbols else steps
         self.target = torch.zeros(rows, shape.outputs, lanes, dtype=dtype)
         self.target_symbol = torch.zeros(steps if shape.target_symbols else 0, lanes, dtype=whole)
+        self.allowed = torch.zeros(most if shape.ranked else 0, lanes, dtype=whole)
         self.words = torch.zeros(most + 4, lanes, dtype=whole)
 
     def pointers(self) -> list[int]:
-        """start, x, symbol, target, target_symbol, words."""
-        held = (self.start, self.x, self.symbol, self.target, self.target_symbol, self.words)
-        return [t.data_ptr() for t in held]
+        """start, x, symbol, target, target_symbol, allowed, words."""
+        inputs, targets = (self.x, self.symbol), (self.target, self.target_symbol, self.allowed)
+        return [t.data_ptr() for t in (self.start, *inputs, *targets, self.words)]
 
-    def read(self, steps: int, count: int, most: int) -> Sequences:
-        """The first `count` lanes as sequences that begin at step 0, padded to `most`."""
-        lengths = steps - self.start[:count].to(torch.int64)
-        time = torch.arange(most).unsqueeze(1)
-        live = time < lengths  # [T, B]
-        at = (time + self.start[:count]).clamp(max=max(most - 1, 0))
+    def lengths(self, steps: int, count: int) -> torch.Tensor:
+        """[B] of the first `count` lanes."""
+        return steps - self.start[:count].to(torch.int64)
 
-        def aligned(t: torch.Tensor) -> torch.Tensor:
-            """[T, ..., lanes] -> [T, B, ...], from each lane's own start."""
-            t = t.movedim(-1, 1)[:, :count]
-            index = at.view(*at.shape, *[1] * (t.dim() - 2)).expand(most, count, *t.shape[2:])
-            mask = live.view(*live.shape, *[1] * (t.dim() - 2))
-            return torch.where(mask, t.gather(0, index), 0)
+    def aligned(self, t: torch.Tensor, steps: int, count: int) -> torch.Tensor:
+        """[T, ..., lanes] -> [T, B, ...], from each lane's own start and zero past its end."""
+        time = torch.arange(self.most).unsqueeze(1)
+        live = time < self.lengths(steps, count)  # [T, B]
+        at = (time + self.start[:count]).clamp(max=max(self.most - 1, 0))
+        t = t.movedim(-1, 1)[:, :count]
+        ones = [1] * (t.dim() - 2)
+        index = at.view(*at.shape, *ones).expand(self.most, count, *t.shape[2:])
+        return torch.where(live.view(*live.shape, *ones), t.gather(0, index), 0)
 
-        shape = self.shape
-        x = aligned(self.symbol.to(torch.int64)) if shape.symbols else aligned(self.x)
+    def read(self, steps: int, count: int) -> Sequences:
+        """The first `count` lanes as sequences that begin at step 0."""
+        shape, lengths = self.shape, self.lengths(steps, count)
+        held = self.symbol.to(torch.int64) if shape.symbols else self.x
+        x = self.aligned(held, steps, count)
         target = self.target_symbol.to(torch.int64) if shape.target_symbols else self.target
         if shape.every_step:
-            return Sequences(x, lengths, aligned(target))
+            return Sequences(x, lengths, self.aligned(target, steps, count))
         return Sequences(x, lengths, target[0].movedim(-1, 0)[:count].clone())
 
     def write(self, given: Sequences, rows: range) -> int:

@@ -1,4 +1,4 @@
-/* What Python calls: run given sequences, or draw them from a task and train.
+/* What Python calls: run given sequences, or draw them from a task and train or test.
  *
  * Included after lanes.c and, for training, a task. Arguments: see the enums; launch.py mirrors
  * them.
@@ -11,15 +11,18 @@ typedef struct {
 
 enum { P_WEIGHT, P_PARAM, P_HEAD, P_TRACE, P_PTRACE, P_SUM_WEIGHT, P_SUM_PARAM, P_SUM_HEAD, P_RATE,
        P_START, P_X, P_SYMBOL, P_TARGET, P_TARGET_SYMBOL,
+       P_ALLOWED,
        /* given sequences */
        P_SEEN, P_WORST, P_SQUARED, P_ABSOLUTE,
        /* training */
        P_TASK = P_SEEN, P_CRITERION, P_STREAM, P_NUMBER, P_MET, P_RING_WRONG, P_RING_ERROR,
-       P_ERROR_SUM, P_WRONG_COUNT, P_WORDS };
+       P_ERROR_SUM, P_WRONG_COUNT, P_WORDS,
+       /* testing: as training up to P_STREAM */
+       P_WANTED = P_NUMBER, P_TEST_WRONG, P_TEST_ERROR, P_TEST_WORDS };
 /* given sequences */
 enum { N_STEPS, N_LEARNING };
-/* training */
-enum { N_COUNT, N_SEED, N_PURPOSE, N_WINDOW, N_MOST_WRONG, N_MEASURE };
+/* training and testing */
+enum { N_COUNT, N_SEED, N_PURPOSE, N_MOST_WRONG, N_MEASURE, N_WINDOW };
 /* criterion */
 enum { C_TOLERANCE, C_ERROR };
 
@@ -37,7 +40,7 @@ static sequence the_sequence(void *const *p) {
   sequence s;
   memset(&s, 0, sizeof s);
   s.x = p[P_X], s.symbol = p[P_SYMBOL];
-  s.target = p[P_TARGET], s.target_symbol = p[P_TARGET_SYMBOL];
+  s.target = p[P_TARGET], s.target_symbol = p[P_TARGET_SYMBOL], s.allowed = p[P_ALLOWED];
   return s;
 }
 
@@ -58,6 +61,25 @@ void gw_run(const int64_t *n, void *const *p) {
 #ifdef TASK
 int64_t gw_steps(const double *param) { return task_steps(param); }
 
+static source the_source(const int64_t *n, void *const *p) {
+  source r;
+  memset(&r, 0, sizeof r);
+  r.key[0] = (uint32_t)n[N_SEED], r.key[1] = (uint32_t)((uint64_t)n[N_SEED] >> 32);
+  r.purpose = (uint32_t)n[N_PURPOSE];
+  for (int l = 0; l < LANES; l++) r.stream[l] = ((uint32_t *)p[P_STREAM])[l];
+  return r;
+}
+
+/* Mean error of the sequence that lane l has run. */
+static real mean_error(const network *net, const sequence *s, const int64_t *n, int l) {
+  const long judged = OUTPUTS * (EVERY_STEP && !JUDGE_END ? s->steps - s->start[l] : 1);
+  return (n[N_MEASURE] ? net->absolute[l] : net->squared[l]) / judged;
+}
+
+static int is_wrong(const network *net, const double *criterion, int l) {
+  return !(net->worst[l] <= criterion[C_TOLERANCE]); /* NaN is wrong */
+}
+
 /* Trains for at most N_COUNT sequences a network; returns how many lanes still learn. */
 int64_t gw_train(const int64_t *n, void *const *p) {
   network net = the_network(p);
@@ -68,15 +90,11 @@ int64_t gw_train(const int64_t *n, void *const *p) {
   int64_t *number = p[P_NUMBER], *met = p[P_MET], *wrong_count = p[P_WRONG_COUNT];
   double *error_sum = p[P_ERROR_SUM];
   const vec rate = net.rate;
+  source r = the_source(n, p);
   int64_t learning = 0;
   for (int64_t k = 0; k < n[N_COUNT]; k++) {
-    source r;
-    memset(&r, 0, sizeof r);
-    r.key[0] = (uint32_t)n[N_SEED], r.key[1] = (uint32_t)((uint64_t)n[N_SEED] >> 32);
-    r.purpose = (uint32_t)n[N_PURPOSE];
     learning = 0;
     for (int l = 0; l < LANES; l++) {
-      r.stream[l] = ((uint32_t *)p[P_STREAM])[l];
       r.number[l] = (uint32_t)number[l];
       net.rate[l] = met[l] ? 0 : rate[l];
       learning += !met[l];
@@ -86,9 +104,8 @@ int64_t gw_train(const int64_t *n, void *const *p) {
     run_sequence(&net, &s, 1, NULL);
     for (int l = 0; l < LANES; l++) {
       if (met[l]) continue;
-      const long judged = OUTPUTS * (EVERY_STEP && !JUDGE_END ? s.steps - s.start[l] : 1);
-      const real error = (n[N_MEASURE] ? net.absolute[l] : net.squared[l]) / judged;
-      const uint8_t wrong = !(net.worst[l] <= criterion[C_TOLERANCE]); /* NaN is wrong */
+      const real error = mean_error(&net, &s, n, l);
+      const uint8_t wrong = is_wrong(&net, criterion, l);
       const int64_t at = number[l] % window * LANES + l;
       uint8_t *ring_wrong = (uint8_t *)p[P_RING_WRONG] + at;
       real *ring_error = (real *)p[P_RING_ERROR] + at;
@@ -103,5 +120,29 @@ int64_t gw_train(const int64_t *n, void *const *p) {
     }
   }
   return learning;
+}
+
+/* Runs sequences 0 … N_COUNT-1 of every stream without learning and counts the wrong ones; stops
+ * when all wanted lanes have more than N_MOST_WRONG. Returns how many it has run. */
+int64_t gw_test(const int64_t *n, void *const *p) {
+  network net = the_network(p);
+  sequence s = the_sequence(p);
+  s.words = p[P_TEST_WORDS];
+  source r = the_source(n, p);
+  const uint8_t *wanted = p[P_WANTED];
+  int64_t *wrong = p[P_TEST_WRONG], k = 0;
+  double *error = p[P_TEST_ERROR];
+  for (int open = 1; open && k < n[N_COUNT]; k++) {
+    r.number = (uvec){0} + (uint32_t)k;
+    task_draw(p[P_TASK], &r, &s);
+    run_sequence(&net, &s, 0, NULL);
+    open = 0;
+    for (int l = 0; l < LANES; l++) {
+      wrong[l] += is_wrong(&net, p[P_CRITERION], l);
+      error[l] += mean_error(&net, &s, n, l);
+      open |= wanted[l] && wrong[l] <= n[N_MOST_WRONG];
+    }
+  }
+  return k;
 }
 #endif

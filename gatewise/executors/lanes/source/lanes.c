@@ -12,7 +12,8 @@
  *   SYMBOLS: an input is a symbol's number (one-hot, never multiplied out);
  *   EVERY_STEP: a target at every step, else at the end; TARGET_SYMBOLS: it is a symbol;
  *   JUDGE_END: only the last step's error counts for success; STEPWISE: weights change at every
- *   target, else after the sequence.
+ *   target, else after the sequence; RANKED: a step is right when the outputs that may come are
+ *   the largest; START[s]: state s before the first step.
  *
  * Every number of a network is a lane of a `vec`. Lanes meet at the *ends* of their sequences:
  * a shorter one starts later, so that all reach their last step, where most of the work is, at
@@ -40,7 +41,8 @@ typedef struct {
   vec *weight, *param, *head;
   vec *trace, *ptrace, *sum_weight, *sum_param, *sum_head;
   vec rate;                     /* learning rate; 0 where a network does not learn */
-  vec worst, squared, absolute; /* of the sequence: largest |error|, sums of error², |error| */
+  /* of the sequence: largest |error| (RANKED: 1 if a step is wrong), sums of error², |error| */
+  vec worst, squared, absolute;
   long judged;                  /* errors that went into the sums, per lane at its full length */
 } network;
 
@@ -322,6 +324,20 @@ static void learn_hidden(network *n, step_data *d, const vec *d_h) {
     }
 }
 
+#if RANKED
+/* -1 where an output that may not come is as large as one that may. */
+INLINE ivec out_of_order(const vec *y, const int32_t *allowed) {
+  vec least = splat(2), most = splat(-2); /* outputs are in [0, 1] */
+  const ivec may = __builtin_convertvector(*(const lane_numbers *)allowed, ivec);
+  for (int k = 0; k < OUTPUTS; k++) {
+    const ivec in = -((may >> k) & 1);
+    least = blend(in & ~(y[k] >= least), y[k], least); /* NaN too: then nothing is in order */
+    most = blend(~in & ~(y[k] <= most), y[k], most);
+  }
+  return ~(least > most);
+}
+#endif
+
 /* The outputs, their errors, and what the networks learn from them. */
 static void target_step(network *n, const sequence *s, long t, step_data *d, int masked, ivec live,
                         int learning, vec *seen) {
@@ -341,7 +357,7 @@ static void target_step(network *n, const sequence *s, long t, step_data *d, int
     if (masked) e[k] = blend(live, e[k], splat(0));
     if (judged) {
       const vec size = blend(e[k] < 0, -e[k], e[k]);
-      n->worst = blend(size > n->worst, size, n->worst);
+      if (!RANKED) n->worst = blend(size > n->worst, size, n->worst);
       n->absolute += size;
       n->squared += e[k] * e[k];
     }
@@ -349,6 +365,10 @@ static void target_step(network *n, const sequence *s, long t, step_data *d, int
     e[k] *= y[k] * (1 - y[k]);
 #endif
   }
+#if RANKED
+  const ivec counted = masked ? live : ~(ivec){0};
+  if (judged) n->worst = blend(out_of_order(y, s->allowed + t * LANES) & counted, splat(1), n->worst);
+#endif
   if (!learning) return;
   learn_head(n, d, e, d_h);
   learn_hidden(n, d, d_h);
@@ -368,8 +388,9 @@ static void run_sequence(network *n, const sequence *s, int learning, vec *seen)
   pending w;
   w.count = 0;
   for (int j = 0; j < BLOCK_STEPS; j++) w.y[j][ONE_AT] = splat(1);
-  memset(d.state, 0, sizeof d.state);
   d.now = 0;
+  for (int u = 0; u < UNITS; u++)
+    for (int k = 0; k < NS; k++) d.state[0][u][k] = splat((real)START[k]);
   n->worst = n->squared = n->absolute = splat(0);
   if (learning) {
     clear(n->trace, (long)TRACES * SOURCES);
@@ -389,7 +410,7 @@ static void run_sequence(network *n, const sequence *s, int learning, vec *seen)
       for (int u = 0; u < UNITS; u++)
         for (int k = 0; k < NS; k++) {
           vec *v = &d.state[!d.now][u][k];
-          *v = blend(live, *v, splat(0));
+          *v = blend(live, *v, splat((real)START[k]));
         }
     if (learning && (EVERY_STEP || last)) flush(n, &w);
     if (EVERY_STEP || last || seen)

@@ -9,6 +9,8 @@
 
 #define UNROLL _Pragma("GCC unroll 32")
 
+typedef int32_t ints __attribute__((vector_size(4 * LANES)));
+
 /* Sequences are aligned at their ends: a shorter one starts later. */
 typedef struct {
   long steps;              /* of the longest lane */
@@ -18,6 +20,7 @@ typedef struct {
   int32_t *symbol;         /* [steps][LANES]: each in 0 … INPUTS-1, before the start too */
   vec *target;             /* [steps or 1][OUTPUTS] */
   int32_t *target_symbol;  /* [steps or 1][LANES] */
+  int32_t *allowed;        /* [steps][LANES], RANKED: bit k set where output k may be the largest */
   uvec *words;             /* [steps]: scratch of the task */
 } sequence;
 
@@ -25,6 +28,8 @@ typedef struct {
  * Philox (philox.h), a counter-based generator: word w of a sequence is a pure function of
  * (seed, purpose, stream, number of the sequence, w), so a network meets the same sequences in
  * whatever lane, on whatever machine, and however often it is interrupted. */
+
+#define TRAINING 0 /* the purpose of what networks learn from; any other is a test */
 
 typedef struct {
   uint32_t key[2]; /* the seed */
@@ -57,6 +62,57 @@ static void draw_steps(const source *r, long steps, uvec *to /* [steps] */) {
     uvec out[4];
     draw(r, (uvec){0} + (uint32_t)(HEADER + back / 4), out);
     for (int k = 0; k < 4 && back + k < steps; k++) to[steps - 1 - back - k] = out[k];
+  }
+}
+
+/* ---- normal deviates ------------------------------------------------------------------
+ * Box and Muller (1958): sqrt(-2 ln u) times the cosine and the sine of an angle, from the two
+ * words of an even step and the one after it, counted from the end. In float32 for either type. */
+
+typedef float floats __attribute__((vector_size(4 * LANES)));
+
+INLINE uvec float_bits(floats x) { uvec b; memcpy(&b, &x, sizeof b); return b; }
+INLINE floats bits_to_float(uvec b) { floats x; memcpy(&x, &b, sizeof x); return x; }
+INLINE floats either(uvec mask, floats a, floats b) {
+  return bits_to_float((float_bits(a) & mask) | (float_bits(b) & ~mask));
+}
+
+/* ln x of a normal number: x = 2^e m, m in [1/√2, √2), ln m = 2 artanh((m - 1) / (m + 1)) by five
+ * terms of its series; what is left out is below 1e-8 of it. */
+INLINE floats log_of(floats x) {
+  const uvec shift = (float_bits(x) - 0x3f3504f3u) >> 23 << 23; /* of e */
+  const floats m = bits_to_float(float_bits(x) - shift);
+  const floats e = __builtin_convertvector((ints)shift >> 23, floats);
+  const floats s = (m - 1) / (m + 1), z = s * s;
+  const floats series = 2 + z * (0.66666667f + z * (0.4f + z * (0.28571429f + z * 0.22222222f)));
+  return s * series + e * 0.69314718f;
+}
+
+INLINE void normal_pair(uvec first, uvec second, vec *a, vec *b) {
+  const floats u = __builtin_convertvector((ints)(first >> 8) + 1, floats) * (1 / 16777216.0f);
+  floats r = -2 * log_of(u);
+  for (int l = 0; l < LANES; l++) r[l] = sqrtf(r[l]);
+  /* a quarter turn from the two highest bits, and an angle in [-1, 1) · pi/4 from the next 24 */
+  const floats t = __builtin_convertvector((ints)(second << 2) >> 8, floats) * (1 / 8388608.0f);
+  const floats x = t * 0.78539816f, z = x * x;
+  const floats s = x + x * z * (-1.6666655e-1f + z * (8.3321609e-3f + z * -1.9515296e-4f));
+  const floats c = 1 + z * (-0.5f + z * (4.1666646e-2f + z * (-1.3887316e-3f + z * 2.4433157e-5f)));
+  const uvec swap = -(second >> 30 & 1), minus_s = second & 0x80000000u;
+  const uvec minus_c = (second ^ second << 1) & 0x80000000u;
+  const floats cosine = either(swap, s, c), sine = either(swap, c, s);
+  *a = __builtin_convertvector(r * bits_to_float(float_bits(cosine) ^ minus_c), vec);
+  *b = __builtin_convertvector(r * bits_to_float(float_bits(sine) ^ minus_s), vec);
+}
+
+/* A deviate for every step. */
+static void draw_normals(const source *r, long steps, vec *to /* [steps] */) {
+  for (long back = 0; back < steps; back += 4) {
+    uvec word[4];
+    vec value[4];
+    philox(r, (uvec){0} + (uint32_t)(HEADER + back / 4), word);
+    normal_pair(word[0], word[1], value, value + 1);
+    normal_pair(word[2], word[3], value + 2, value + 3);
+    for (int k = 0; k < 4 && back + k < steps; k++) to[steps - 1 - back - k] = value[k];
   }
 }
 
