@@ -177,6 +177,20 @@ class Lanes:
         """Make network k a new one: with these parameters, at the first sequence of a stream.
 
         Raises:
+            ValueError: as `replace`.
+        """
+        self.replace(k, parameters)
+        g, lane = divmod(k, self.lanes)
+        self.streams[k] = stream
+        for counted in (self.number, self.met, self._error_sum, self._wrong_count):
+            counted[k] = 0
+        self._wrong[g, :, lane] = 0
+        self._error[g, :, lane] = 0
+
+    def replace(self, k: int, parameters: Mapping[str, torch.Tensor]) -> None:
+        """Give network k other parameters, all of them, in the middle of its training.
+
+        Raises:
             ValueError: k is no network, or a parameter that is missing or has another shape.
         """
         if not 0 <= k < self.count:
@@ -187,11 +201,6 @@ class Lanes:
         g, lane = divmod(k, self.lanes)
         for name, (held, at) in self._index().items():
             held.flatten(1, -2)[g, at.flatten(), lane] = parameters[name].flatten().to(self.dtype)
-        self.streams[k] = stream
-        for counted in (self.number, self.met, self._error_sum, self._wrong_count):
-            counted[k] = 0
-        self._wrong[g, :, lane] = 0
-        self._error[g, :, lane] = 0
 
     def retire(self, k: int) -> None:
         """Network k learns no more, whatever its criterion says."""
@@ -389,6 +398,15 @@ class Lanes:
         seen = self.number.clamp(min=1, max=self.criterion.window)
         return (self._error_sum / seen)[: self.count]
 
+    def error_of_last(self, sequences: int) -> torch.Tensor:
+        """Mean error of each network over its last `sequences`, at most `window` of them, [N]."""
+        window = self.criterion.window
+        number = self.number.view(self.groups, 1, -1)
+        seen = number.clamp(max=min(sequences, window))
+        age = (number - 1 - torch.arange(window).view(1, -1, 1)) % window
+        recent = torch.where(age < seen, self._error.double(), 0.0).sum(1)
+        return (recent / seen[:, 0].clamp(min=1)).flatten()[: self.count]
+
     @property
     def recent_wrong(self) -> torch.Tensor:
         """How many of each network's last `window` sequences were wrong, [N]."""
@@ -432,8 +450,10 @@ def _in_every_lane(given: Sequences, b: int, lanes: int, every_step: bool) -> Se
     def wide(t: torch.Tensor) -> torch.Tensor:
         return t[:, b : b + 1].expand(-1, lanes, *t.shape[2:])
 
-    last = given.target[b].expand(lanes, *given.target.shape[1:])
-    target = wide(given.target) if every_step else last
+    if every_step:
+        target = wide(given.target)
+    else:
+        target = given.target[b].expand(lanes, *given.target.shape[1:])
     return Sequences(wide(given.x), given.lengths[b].expand(lanes), target)
 
 

@@ -35,6 +35,8 @@
 #define HEAD_UNITS (INPUTS * HEAD_INPUTS)
 #define HEAD_ONE (HEAD_UNITS + UNITS)
 #define SUMS (EVERY_STEP && !STEPWISE)
+/* Few symbols are as cheap as numbers, 0 or 1; of many, each lane reads its own column. */
+#define SPARSE (SYMBOLS && INPUTS > 16)
 #define AT_LEAST_1(n) ((n) < 1 ? 1 : (n))
 
 typedef struct {
@@ -48,8 +50,9 @@ typedef struct {
 
 /* What one step leaves for the learning that follows it. */
 typedef struct {
-  vec *y; /* [SOURCES] as the hidden layer saw them; inputs only if not SYMBOLS */
+  vec *y; /* [SOURCES] as the hidden layer saw them; inputs only if not SPARSE */
   const int32_t *symbol;
+  int same; /* all lanes have the same symbol */
   vec state[2][UNITS][NS];
   vec kept[UNITS][NSAVE + 1];
   int now; /* which of `state` is the previous one */
@@ -68,7 +71,27 @@ INLINE ivec begun(const sequence *s, long t) {
 
 /* ---- one step forward ---------------------------------------------------------------- */
 
-INLINE void gather(vec *sum, const vec *table, int columns, const int32_t *symbol, int count) {
+INLINE ivec numbers(const int32_t *of_lane) {
+  return __builtin_convertvector(*(const lane_numbers *)of_lane, ivec);
+}
+
+INLINE vec one_where(const int32_t *of_lane, int number) {
+  return blend(numbers(of_lane) == number, splat(1), splat(0));
+}
+
+INLINE int all_same(const int32_t *of_lane) {
+  int other = 0;
+  for (int l = 1; l < LANES; l++) other |= of_lane[l] ^ of_lane[0];
+  return !other;
+}
+
+/* Adds each lane's column of a table. */
+INLINE void gather(vec *sum, const vec *table, int columns, const step_data *d, int count) {
+  const int32_t *symbol = d->symbol;
+  if (d->same) {
+    for (int k = 0; k < count; k++) sum[k] += table[(long)symbol[0] * columns + k];
+    return;
+  }
   for (int l = 0; l < LANES; l++) {
     const real *from = (const real *)(table + (long)symbol[l] * columns) + l;
     for (int k = 0; k < count; k++) sum[k][l] += from[k * LANES];
@@ -83,14 +106,20 @@ INLINE void add_source(vec *sum, const network *n, vec y, int m, int r0) {
 INLINE void hidden(const network *n, const sequence *s, long t, step_data *d) {
   vec(*previous)[NS] = d->state[d->now], (*next)[NS] = d->state[!d->now];
   vec a[ROWS];
-#if !SYMBOLS
-  for (int m = 0; m < INPUTS; m++) d->y[m] = s->x[t * INPUTS + m];
+#if SYMBOLS
+  d->symbol = s->symbol + t * LANES;
+#endif
+#if SPARSE
+  d->same = all_same(d->symbol);
+#else
+  for (int m = 0; m < INPUTS; m++)
+    d->y[m] = SYMBOLS ? one_where(d->symbol, m) : s->x[t * INPUTS + m];
 #endif
   for (int r0 = 0; r0 < ROWS; r0 += ROW_TILE) {
     vec sum[ROW_TILE];
     UNROLL for (int r = 0; r < ROW_TILE; r++) sum[r] = n->weight[ONE_AT * ROWS + r0 + r];
-#if !SYMBOLS
-    for (int m = 0; m < INPUTS; m++) add_source(sum, n, s->x[t * INPUTS + m], m, r0);
+#if !SPARSE
+    for (int m = 0; m < INPUTS; m++) add_source(sum, n, d->y[m], m, r0);
 #endif
     /* From the last: h comes first among the fed-back values and is known last. Read where the
      * previous step wrote them: one more copy would be one more wait for memory. */
@@ -105,9 +134,8 @@ INLINE void hidden(const network *n, const sequence *s, long t, step_data *d) {
     }
     UNROLL for (int r = 0; r < ROW_TILE; r++) a[r0 + r] = sum[r];
   }
-#if SYMBOLS
-  d->symbol = s->symbol + t * LANES;
-  gather(a, n->weight, ROWS, d->symbol, ROWS);
+#if SPARSE
+  gather(a, n->weight, ROWS, d, ROWS);
 #endif
   vec unit[UNITS][NG];
   UNROLL for (int u = 0; u < UNITS; u++)
@@ -123,7 +151,7 @@ INLINE void hidden(const network *n, const sequence *s, long t, step_data *d) {
  */
 #define BLOCK_STEPS 8
 #define TRACES (UNITS * NTA)
-#define FIRST (SYMBOLS ? FED_AT : 0) /* a symbol's column is reached by its number */
+#define FIRST (SPARSE ? FED_AT : 0) /* a symbol's column is reached by its number */
 
 typedef struct {
   int count;
@@ -196,7 +224,7 @@ static void flush(network *n, pending *w) {
     for (; m + TILE_M <= SOURCES; m += TILE_M) flush_tile(n->trace, decay + r, w, r, m, TILE_M);
     for (; m < SOURCES; m++) flush_tile(n->trace, decay + r, w, r, m, 1);
   }
-  if (SYMBOLS)
+  if (SPARSE)
     for (int r = 0; r < TRACES; r++)
       if (FROM_X[TRACED[r % AT_LEAST_1(NTA)]])
         flush_symbols(n->trace + (long)r * SOURCES, decay[r], w, r);
@@ -212,8 +240,8 @@ static void outputs(const network *n, const step_data *d, vec *y) {
     for (int k = 0; k < OUTPUTS; k++) y[k] += w[k] * h;
   }
 #if HEAD_INPUTS
-#if SYMBOLS
-  gather(y, n->head, OUTPUTS, d->symbol, OUTPUTS);
+#if SPARSE
+  gather(y, n->head, OUTPUTS, d, OUTPUTS);
 #else
   for (int m = 0; m < INPUTS; m++)
     for (int k = 0; k < OUTPUTS; k++) y[k] += n->head[m * OUTPUTS + k] * d->y[m];
@@ -238,6 +266,23 @@ INLINE void change(const network *n, vec *w, vec *sum, vec g) {
   else *w += n->rate * g;
 }
 
+#if SPARSE
+/* The same for `count` numbers, from row `at` on, of each lane's column of a table. */
+INLINE void change_column(const network *n, vec *table, vec *sums, int rows, int at,
+                          const step_data *d, const vec *g, int count) {
+  for (int k = 0; d->same && k < count; k++) {
+    const long to = (long)d->symbol[0] * rows + at + k;
+    change(n, table + to, sums + to, g[k]);
+  }
+  for (int l = 0; !d->same && l < LANES; l++)
+    for (int k = 0; k < count; k++) {
+      const long to = (long)d->symbol[l] * rows + at + k;
+      if (SUMS) sums[to][l] += g[k][l];
+      else table[to][l] += n->rate[l] * g[k][l];
+    }
+}
+#endif
+
 /* e: -∂E/∂net of the output units; changes the head and returns -∂E/∂h */
 static void learn_head(network *n, const step_data *d, const vec *e, vec *d_h) {
   for (int u = 0; u < UNITS; u++) {
@@ -252,20 +297,15 @@ static void learn_head(network *n, const step_data *d, const vec *e, vec *d_h) {
 #if HEAD_INPUTS
   for (int m = 0; m < INPUTS; m++)
     for (int k = 0; k < OUTPUTS; k++) {
-#if SYMBOLS
+#if SPARSE
       break; /* only the symbol's column: below */
 #else
       const long at = m * OUTPUTS + k;
       change(n, n->head + at, n->sum_head + at, e[k] * d->y[m]);
 #endif
     }
-#if SYMBOLS
-  for (int l = 0; l < LANES; l++)
-    for (int k = 0; k < OUTPUTS; k++) {
-      const long at = (long)d->symbol[l] * OUTPUTS + k;
-      if (SUMS) n->sum_head[at][l] += e[k][l];
-      else n->head[at][l] += n->rate[l] * e[k][l];
-    }
+#if SPARSE
+  change_column(n, n->head, n->sum_head, OUTPUTS, 0, d, e, OUTPUTS);
 #endif
 #endif
 #if HEAD_BIAS
@@ -300,16 +340,12 @@ static void learn_hidden(network *n, step_data *d, const vec *d_h) {
     const int k = TRACE_OF[a];
     for (int u = 0; u < UNITS; u += SHARED[a] ? BLOCK : 1) {
       if (FROM_X[a]) {
-        if (!SYMBOLS || k >= 0)
-          learn_row(n, d, a, k, u, d_acc, d_previous, 0, INPUTS, !SYMBOLS);
-#if SYMBOLS
+        if (!SPARSE || k >= 0)
+          learn_row(n, d, a, k, u, d_acc, d_previous, 0, INPUTS, !SPARSE);
+#if SPARSE
         vec g = splat(0);
         for (int v = u; v < u + (SHARED[a] ? BLOCK : 1); v++) g += d_acc[v][a];
-        for (int l = 0; l < LANES; l++) {
-          const long at = (long)d->symbol[l] * ROWS + row_of(a, u);
-          if (SUMS) n->sum_weight[at][l] += g[l];
-          else n->weight[at][l] += n->rate[l] * g[l];
-        }
+        change_column(n, n->weight, n->sum_weight, ROWS, row_of(a, u), d, &g, 1);
 #endif
       }
       if (FROM_H[a]) learn_row(n, d, a, k, u, d_acc, d_previous, FED_AT, ONE_AT, 1);
@@ -328,7 +364,7 @@ static void learn_hidden(network *n, step_data *d, const vec *d_h) {
 /* -1 where an output that may not come is as large as one that may. */
 INLINE ivec out_of_order(const vec *y, const int32_t *allowed) {
   vec least = splat(2), most = splat(-2); /* outputs are in [0, 1] */
-  const ivec may = __builtin_convertvector(*(const lane_numbers *)allowed, ivec);
+  const ivec may = numbers(allowed);
   for (int k = 0; k < OUTPUTS; k++) {
     const ivec in = -((may >> k) & 1);
     least = blend(in & ~(y[k] >= least), y[k], least); /* NaN too: then nothing is in order */
@@ -349,7 +385,7 @@ static void target_step(network *n, const sequence *s, long t, step_data *d, int
   for (int k = 0; k < OUTPUTS; k++) {
     vec target;
 #if TARGET_SYMBOLS
-    for (int l = 0; l < LANES; l++) target[l] = s->target_symbol[at * LANES + l] == k;
+    target = one_where(s->target_symbol + at * LANES, k);
 #else
     target = s->target[at * OUTPUTS + k];
 #endif
