@@ -31,8 +31,8 @@ class Curves:
                 kept //= 2
                 stride *= 2
                 own[1 : 1 + kept] = own[1::2].clone()
-            own[1 + kept] = torch.tensor([sequences, error])
-        own[0] = torch.tensor([came + 1, stride])
+            own[1 + kept] = torch.tensor([sequences, error], dtype=own.dtype)
+        own[0] = torch.tensor([came + 1, stride], dtype=own.dtype)
 
     def of(self, lane: int) -> tuple[tuple[int, float], ...]:
         """A lane's points."""

@@ -17,7 +17,7 @@ from gatewise.equations.functions import constant, identity, sigmoid
 from gatewise.executors.lanes import Criterion, Lanes, Network, Task
 from gatewise.lab.curve import Curves
 from gatewise.lab.experiment import Outcome, Progress, State, Track, Work
-from gatewise.lab.paper1997 import FRESH, NAME, Settings
+from gatewise.lab.paper1997 import NAME, Settings
 
 Parameters = dict[str, torch.Tensor]
 _ABSENT = -1e4  # pre-activations so low that the product of two logistic units is exactly 0
@@ -99,7 +99,7 @@ class Bench:
         # judged on a test set: what is seen in training can never end a trial
         never = Criterion(-1.0, s.look, 0, 0.0, s.measure)
         width = min(len(trials), _LANES)
-        on = never if s.test else self.criterion
+        on = never if s.judged_on else self.criterion
         self.lanes = Lanes(self.network, width, s.rate, task, on, seed)
         self.taken = 0  # trials that have been given a lane
         self.trial = torch.full((width,), -1)  # of each lane; -1: none
@@ -139,6 +139,7 @@ class Bench:
 
     def step(self) -> Iterator[Outcome]:
         """Train until the next look, then look: grow, judge, and let ended trials go."""
+        s = self.settings
         left = self.work.limit - max(int(self.lanes.number[k]) for k in self.busy)
         self.lanes.train(min(self.settings.look, left))
         error = self.lanes.error_of_last(self.settings.look)
@@ -146,13 +147,14 @@ class Bench:
             self.curves.add(k, int(self.lanes.number[k]), float(error[k]))
             if self.absent[k]:
                 self._grow(k, float(error[k]))
-        for k in self._succeeded():
-            yield self._outcome(k, True)
+        succeeded = self._succeeded()
+        ended = [k for k in self.busy if k in succeeded or self.lanes.number[k] >= self.work.limit]
+        if ended:
+            wrong, error = self.lanes.test(s.test, self.criterion, _FRESH, ended)
+        for k in ended:
+            numbers = {"test_wrong": float(wrong[k]), "test_error": float(error[k])}
+            yield self._outcome(k, k in succeeded, numbers)
             self._take(k)
-        for k in self.busy:
-            if self.lanes.number[k] >= self.work.limit:
-                yield self._outcome(k, False)
-                self._take(k)
 
     def _grow(self, k: int, error: float) -> None:
         """Add the cell once the error has stopped decreasing."""
@@ -167,31 +169,27 @@ class Bench:
 
     def _succeeded(self) -> list[int]:
         s = self.settings
-        if not s.test:
+        if not s.judged_on:
             return [k for k in self.busy if self.lanes.met[k] > 0]
-        wrong, error = self.lanes.test(s.test, self.criterion, _TEST, self.busy, enough=True)
+        wrong, error = self.lanes.test(s.judged_on, self.criterion, _TEST, self.busy, enough=True)
         right = [k for k in self.busy if wrong[k] <= s.most_wrong]
         for k in right:
             if not self.first[k]:
                 self.first[k] = self.lanes.number[k]
         return [k for k in right if error[k] < s.error]
 
-    def _outcome(self, k: int, success: bool) -> Outcome:
-        s, number = self.settings, int(self.lanes.number[k])
-        if success and not s.test:
-            number = int(self.lanes.met[k]) - (0 if s.window_counts else s.window)
-        numbers = {"weights": float(self.network.weights)}
-        if not s.trials_per_set:
-            wrong, error = self.lanes.test(FRESH, self.criterion, _FRESH, [k])
-            numbers |= {"test_wrong": float(wrong[k]), "test_count": float(FRESH)}
-            numbers["test_error"] = float(error[k])
+    def _outcome(self, k: int, success: bool, numbers: dict[str, float]) -> Outcome:
+        s, sequences = self.settings, int(self.lanes.number[k])
+        numbers |= {"test_count": float(s.test), "weights": float(self.network.weights)}
+        if success and not s.judged_on:
+            sequences = int(self.lanes.met[k]) - (0 if s.window_counts else s.window)
+        if not s.judged_on:
+            numbers["recent_wrong"] = float(self.lanes.recent_wrong[k])
+        elif s.error < float("inf"):
+            numbers["first_criterion_at"] = float(self.first[k])
         if s.grows:
             numbers["grown_at"] = float(self.grown[k])
-        if s.test and not s.trials_per_set:
-            numbers["first_criterion_at"] = float(self.first[k])
-        if not s.test:
-            numbers["recent_wrong"] = float(self.lanes.recent_wrong[k])
-        return Outcome(int(self.trial[k]), success, number, numbers, self.curves.of(k))
+        return Outcome(int(self.trial[k]), success, sequences, numbers, self.curves.of(k))
 
     # -- what is kept ----------------------------------------------------------------------
 

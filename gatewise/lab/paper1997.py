@@ -16,7 +16,6 @@ NAME = "faithful"
 SOURCE = "Hochreiter & Schmidhuber (1997)"
 GATES = ("input", "output")
 HIDDEN = ("input", "candidate", "output")
-FRESH = 2560  # test sequences after training
 
 
 @dataclass(frozen=True)
@@ -32,8 +31,8 @@ class Settings:
         input_bias, output_bias: of the blocks' gates, in place of a random value; empty: random.
         output_bias_too: the output units have one as well.
         tolerance, window, most_wrong, error, measure: the criterion, see `lanes.Criterion`; over
-            the last training sequences, or over `test` test sequences after every `look`.
-        test: sequences of the fixed test set that the criterion is judged on; 0: on training.
+            the last training sequences, or over `judged_on` test sequences after every `look`.
+        judged_on: sequences of the fixed test set for that; 0: the criterion is judged in training.
         look: training sequences between two looks at a network.
         window_counts: sequences to success include the window they were counted in.
         trials_per_set: as many trials share a training set; 0: no fixed sets.
@@ -44,6 +43,7 @@ class Settings:
         stepwise: weights change at every target, not after the sequence.
         gate_start: the gates' activation before the first step.
         bias_added: listed biases are added to the random value.
+        test: fresh sequences after training.
         cell: a name of `get_cell`; any but "lstm-1997" takes all of its own defaults.
     """
 
@@ -62,7 +62,7 @@ class Settings:
     most_wrong: int = 0
     error: float = float("inf")
     measure: str = "squared"
-    test: int = 0
+    judged_on: int = 0
     look: int = 1000
     window_counts: bool = True
     trials_per_set: int = 0
@@ -71,6 +71,7 @@ class Settings:
     stepwise: bool = False
     gate_start: float = 0.0
     bias_added: bool = False
+    test: int = 2560
     cell: str = "lstm-1997"
 
 
@@ -79,6 +80,7 @@ REBER = Settings(
     weights=0.2,
     biased=GATES,
     tolerance=0.5,
+    judged_on=512,
     test=512,
     look=250,
     trials_per_set=10,
@@ -111,7 +113,7 @@ CLASSES = Settings(
     tolerance=0.2,
     error=0.01,
     measure="absolute",
-    test=256,
+    judged_on=256,
     look=500,
 )
 ADDING = Settings(
@@ -142,7 +144,7 @@ class Row(NamedTuple):
     sequences: int  # mean to success
     limit: int
     successes: int | None = None
-    wrong: int | None = None  # of FRESH
+    wrong: int | None = None  # of 2560
     note: str = ""
 
 
@@ -254,7 +256,11 @@ ASKS = {
 def _criterion(s: Settings) -> str:
     if s.trials_per_set:
         return "on every step of all training and test strings the possible symbols rank first"
-    on = f"{s.test} test sequences" if s.test else f"{s.window:,} training sequences in a row"
+    on = (
+        f"{s.judged_on} test sequences"
+        if s.judged_on
+        else f"{s.window:,} training sequences in a row"
+    )
     share = f"at most {s.most_wrong} of " if s.most_wrong else ""
     bound = f", mean {s.measure} error < {s.error}" if s.error < float("inf") else ""
     return f"{share}{on} {'wrong' if share else 'right'} (every |error| < {s.tolerance}){bound}"
@@ -266,7 +272,7 @@ def _experiment(name: str, row: Row) -> Experiment:
     if row.successes is not None:
         published.insert(0, Published("successes", row.successes, SOURCE, row.trials))
     if row.wrong is not None:
-        published.append(Published("wrong", row.wrong, SOURCE, note=f"of {FRESH}"))
+        published.append(Published("wrong", row.wrong, SOURCE, note=f"of {row.settings.test}"))
     return Experiment(
         name,
         NAME,
