@@ -149,8 +149,9 @@ class Bench:
                 self._grow(k, float(error[k]))
         succeeded = self._succeeded()
         ended = [k for k in self.busy if k in succeeded or self.lanes.number[k] >= self.work.limit]
-        if ended:
-            wrong, error = self.lanes.test(s.test, self.criterion, _FRESH, ended)
+        if not ended:
+            return
+        wrong, error = self.lanes.test(s.test, self.criterion, _FRESH, ended)
         for k in ended:
             numbers = {"test_wrong": float(wrong[k]), "test_error": float(error[k])}
             yield self._outcome(k, k in succeeded, numbers)

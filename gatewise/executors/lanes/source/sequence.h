@@ -109,7 +109,7 @@ static void draw_normals(const source *r, long steps, vec *to /* [steps] */) {
   for (long back = 0; back < steps; back += 4) {
     uvec word[4];
     vec value[4];
-    philox(r, (uvec){0} + (uint32_t)(HEADER + back / 4), word);
+    draw(r, (uvec){0} + (uint32_t)(HEADER + back / 4), word);
     normal_pair(word[0], word[1], value, value + 1);
     normal_pair(word[2], word[3], value + 2, value + 3);
     for (int k = 0; k < 4 && back + k < steps; k++) to[steps - 1 - back - k] = value[k];
