@@ -43,6 +43,7 @@ def _program(
 
 for _command in (training.train, training.predict, training.evaluate, training.sample):
     app.command()(_command)
+app.command()(training.drift)
 app.command()(training.tasks)
 
 

@@ -24,6 +24,7 @@ from rich.text import Text
 if TYPE_CHECKING:
     from gatewise.benchmark import Report, Row
     from gatewise.diagnostics import Flow
+    from gatewise.models.drift import Drift
     from gatewise.models.runs import Run
 
 errors = Console(stderr=True, highlight=False)
@@ -95,6 +96,20 @@ def figures(scores: dict[str, float]) -> str:
 
 def _short(value: float) -> str:
     return f"{value:,.1f}" if abs(value) >= 100 else f"{value:.4f}"
+
+
+def drift_table(drift: Drift) -> Table:
+    """Each window's figures on the model's own output, and on real text in brackets."""
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    table.add_column("tokens", justify="right")
+    names = ("perplexity", "repetition", "state_norm")
+    for name in names:
+        for title in (name.replace("_", " "), "(text)"):
+            table.add_column(title, justify="right", no_wrap=True)
+    for k, step in enumerate(drift.steps):
+        cells = [f"{getattr(c, name)[k]:.3g}" for name in names for c in (drift.own, drift.text)]
+        table.add_row(str(step), *cells)
+    return table
 
 
 def tasks_table(kinds: list[dict[str, Any]]) -> Table:

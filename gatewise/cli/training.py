@@ -316,6 +316,43 @@ def sample(
     console.write("\n")
 
 
+def drift(
+    directory: Annotated[Path, _DIRECTORY],
+    data: Annotated[Path, typer.Argument(metavar="DATA", help="A text it has not seen.")],
+    judge: Annotated[Path, typer.Option(help="Folder of another model of the same tokens.")],
+    length: Annotated[int, typer.Option(help="Tokens it continues each piece by.")] = 1000,
+    rows: Annotated[int, typer.Option(help="Pieces of the text.")] = 16,
+    temperature: Annotated[float, typer.Option(help="Below 1: more likely text.")] = 1.0,
+    greedy: Annotated[bool, typer.Option("--greedy", help="Always the likeliest token.")] = False,
+    seed: Annotated[int, typer.Option(help="Of the draws.")] = 0,
+    plot: Annotated[Path | None, typer.Option(help="Write a picture (PNG) there.")] = None,
+    as_json: Annotated[bool, JSON] = False,
+) -> None:
+    """Measure a language model that reads its own output, beside the same model on real text.
+
+    Example: gatewise drift book another.txt --judge book2 --plot drift.png
+    """
+    from gatewise.models import Sampling, load_language_model
+    from gatewise.models.drift import measure_drift
+    from gatewise.models.formats import read_lines
+    from gatewise.models.plots import plot_drift
+
+    with checked():
+        how = Sampling(temperature, greedy=greedy)
+        model, vocabulary, _ = load_language_model(directory)
+        other, known, _ = load_language_model(judge)
+        if known != vocabulary:
+            raise ValueError(f"judge {judge} has another vocabulary than {directory}")
+        tokens = vocabulary.encode("\n".join(read_lines(data)))
+        found = measure_drift(model, other, tokens, length, rows, how, seed, forbidden=(0,))
+        if plot is not None:
+            plot_drift(found, plot, f"{directory.name}, continuing {data.name}")
+    if as_json:
+        print(json.dumps(found.to_json()))
+    else:
+        console.output.print(console.drift_table(found))
+
+
 def tasks(as_json: Annotated[bool, JSON] = False) -> None:
     """List the tasks that `gatewise train` knows, with their options and defaults.
 

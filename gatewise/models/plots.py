@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.font_manager import findfont, get_font
 
 from gatewise.models.checkpoint import write_atomically
+from gatewise.models.drift import Drift
 
 _VISIBLE = {"\n": "↵", " ": "·", "\t": "→", "\r": "←"}
 _UNITS = 20  # rows of a panel: more cannot be told apart
@@ -120,6 +121,29 @@ def plot_attention(
     axes.tick_params(length=0)
     axes.set_title(title, fontsize=10)
     figure.colorbar(image, ax=axes, pad=0.02, fraction=0.04)
+    write_figure(figure, path)
+
+
+def plot_drift(drift: Drift, path: str | Path, title: str) -> None:
+    """Perplexity under the judge, repetition and state norm by step, own output beside text."""
+    panels = {
+        "perplexity": "perplexity under the judge",
+        "repetition": "repeated 4-grams",
+        "state_norm": "state, root mean square",
+    }
+    figure = new_figure(11.0, 3.6)
+    for axes, (name, label) in zip(figure.subplots(1, len(panels)), panels.items(), strict=True):
+        for course, colour, told in (
+            (drift.own, "#c0392b", "reading its own output"),
+            (drift.text, "#1f5fa8", "reading real text"),
+        ):
+            axes.plot(drift.steps, getattr(course, name), "o-", color=colour, ms=4, label=told)
+        axes.set(xlabel="tokens after the prompt", title=label)
+        axes.set_ylim(bottom=0)
+        axes.grid(alpha=0.25)
+        axes.spines[["top", "right"]].set_visible(False)
+    figure.axes[0].legend(frameon=False)
+    figure.suptitle(title)
     write_figure(figure, path)
 
 
