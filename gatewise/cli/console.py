@@ -38,6 +38,11 @@ def note(text: str) -> None:
     errors.print(text, style="dim", markup=False, soft_wrap=True)
 
 
+def quiet(wanted: bool) -> None:
+    """Say nothing, where another process speaks for this one."""
+    errors.quiet = output.quiet = wanted
+
+
 def train(run: Run) -> bool:
     """Train to the end with a progress bar; False where a signal ended it (all is saved)."""
     trainer = run.trainer
@@ -53,7 +58,7 @@ def train(run: Run) -> bool:
         TimeRemainingColumn(),
     )
     with (
-        signals(trainer.stop) as signalled,
+        signals(trainer.stop),
         Progress(*columns, console=errors, disable=not errors.is_terminal) as bar,
     ):
         task = bar.add_task("training", total=p.total, completed=p.step, rate="", loss="")
@@ -70,7 +75,7 @@ def train(run: Run) -> bool:
                 rate=f"{rate:,.0f} {run.task.items}/s",
                 loss=figures({run.task.loss_name: trainer.train_loss}) if p.loss_count else "",
             )
-        return not signalled
+        return p.finished
 
 
 def _evaluation_line(run: Run) -> str:

@@ -80,9 +80,10 @@ def train(
 
     Example: gatewise train book.txt --out book --minutes 2
 
-    Ctrl-C saves; --resume continues, also after a crash.
+    Ctrl-C saves; --resume continues, also after a crash. Several processes share every batch:
+    torchrun --nproc-per-node 2 -m gatewise train book.txt --out book
     """
-    from gatewise.models import runs
+    from gatewise.models import processes, runs
 
     given = {
         "level": level,
@@ -104,26 +105,29 @@ def train(
         "minutes": minutes,
     }
     given = {name: value for name, value in given.items() if value is not None}
-    with checked():
-        if resume:
-            if not runs.can_resume(out):
-                raise ValueError(f"nothing to resume: {out} holds no checkpoint")
-            fixed = {"task": task, "held_out": held_out, "set": options}
-            named = [*given, *(n for n, v in fixed.items() if v is not None)]
-            if named:
-                words = [OPTIONS.get(n, "--" + n.replace("_", "-")) for n in named]
-                raise ValueError(
-                    f"--resume keeps the run's settings; leave out: {', '.join(words)}"
-                )
-            set_threads(threads, out)
-            run = runs.resume(out, path, cell_named(cell), executor)
-        else:
-            runs.check_empty(out)
-            set_threads(threads)
-            made = cell_named(cell)
-            given |= {} if cell is None else {"cell": cell}
-            run = _begin(out, task, path, held_out, given, options or [], made, executor)
-    finish(run, as_json)
+    with processes.torchrun():
+        console.quiet(processes.number() > 0)
+        with checked():
+            if resume:
+                if not runs.can_resume(out):
+                    raise ValueError(f"nothing to resume: {out} holds no checkpoint")
+                fixed = {"task": task, "held_out": held_out, "set": options}
+                named = [*given, *(n for n, v in fixed.items() if v is not None)]
+                if named:
+                    words = [OPTIONS.get(n, "--" + n.replace("_", "-")) for n in named]
+                    raise ValueError(
+                        f"--resume keeps the run's settings; leave out: {', '.join(words)}"
+                    )
+                set_threads(threads, out)
+                run = runs.resume(out, path, cell_named(cell), executor)
+            else:
+                runs.check_empty(out)
+                set_threads(threads)
+                made = cell_named(cell)
+                given |= {} if cell is None else {"cell": cell}
+                run = _begin(out, task, path, held_out, given, options or [], made, executor)
+        processes.wait()  # none may write before all have looked at the folder
+        finish(run, as_json)
 
 
 def _begin(
@@ -199,7 +203,7 @@ def _value(name: str, text: str, declared: str) -> Any:
 
 def finish(run: Any, as_json: bool) -> dict[str, Any]:
     """Train to the end and report; leaves with 130 where a signal came."""
-    from gatewise.models import TrainingError, runs
+    from gatewise.models import TrainingError, processes, runs
 
     for text in run.task.notes():
         console.note(f"note: {text}")
@@ -214,6 +218,8 @@ def finish(run: Any, as_json: bool) -> dict[str, Any]:
             f"continue with: gatewise train --out {run.trainer.out} --resume"
         )
         raise typer.Exit(console.STOPPED)
+    if processes.number() > 0:
+        return {}
     pictures = runs.picture(run)
     result: dict[str, Any] = runs.summary(run) | {"pictures": [str(p) for p in pictures]}
     if as_json:

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 
 import torch
 
+from gatewise.models import processes
+
 _POOL = 50  # batches' worth of examples are sorted by length at a time
 
 
@@ -34,10 +36,10 @@ class Batches:
         return -(-len(self._lengths) // self.size)
 
     def examples(self, epoch: int, batch: int) -> list[int]:
-        """The numbers of the examples in `batch` of the pass `epoch`."""
+        """The numbers of the examples in `batch` of the pass `epoch`, this process's share."""
         if epoch != self._epoch:
             self._epoch, self._order = epoch, self._shuffled(epoch)
-        return self._order[batch]
+        return list(processes.share(self._order[batch]))
 
     def _shuffled(self, epoch: int) -> list[list[int]]:
         generator = torch.Generator().manual_seed((self.seed * 1_000_003 + epoch) % (1 << 63))

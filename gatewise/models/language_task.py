@@ -11,6 +11,7 @@ import torch
 from gatewise.cells import get_cell
 from gatewise.equations.cell import Cell
 from gatewise.equations.trace import trace
+from gatewise.models import processes
 from gatewise.models.checkpoint import Checkpoint
 from gatewise.models.corpus import Corpus
 from gatewise.models.language_model import LanguageModel, LanguageModelConfig
@@ -121,7 +122,8 @@ class LanguageTask(TextTask[LanguagePredictor]):
         """
         if state is None or not self.options.restart:
             return state
-        kept = torch.rand(self._streams.batch) >= self.options.restart  # [B]
+        drawn = torch.rand(self._streams.batch)  # of all streams, in every process
+        kept = processes.share_rows(drawn, 0) >= self.options.restart  # [B]
         return mapped(lambda s: s * kept.to(s.dtype)[:, None], state)  # [L, B, H]
 
     def title(self) -> str:

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 import torch
 from torch.nn.functional import cross_entropy
 
+from gatewise.models import processes
 from gatewise.models.corpus import IGNORED, Corpus, Streams, read_corpus
 from gatewise.models.sampling import with_own
 from gatewise.models.settings import Settings
@@ -108,7 +109,7 @@ class TextTask(Task[P]):
 
     def loss(self, epoch: int, batch: int) -> Loss:
         model: TokenModel = self.predictor.model
-        inputs, targets = self._streams.chunk(batch)  # [T, B]
+        inputs, targets = (processes.share_rows(t, 1) for t in self._streams.chunk(batch))  # [T, B]
         state = self.begun(None if batch == 0 else self._state)
         if self.own:
             done = min(1.0, (epoch * len(self) + batch) / self._growing)
@@ -148,10 +149,10 @@ class TextTask(Task[P]):
     def carried(self) -> dict[str, torch.Tensor]:
         state = self._state
         parts = () if state is None else (state,) if isinstance(state, torch.Tensor) else state
-        return {str(k): t for k, t in enumerate(parts)}
+        return {str(k): processes.whole_rows(t, 1) for k, t in enumerate(parts)}
 
     def carry(self, tensors: dict[str, torch.Tensor]) -> None:
-        parts = [tensors[str(k)] for k in range(len(tensors))]
+        parts = [processes.share_rows(tensors[str(k)], 1) for k in range(len(tensors))]
         self._state = None if not parts else parts[0] if len(parts) == 1 else tuple(parts)
 
 

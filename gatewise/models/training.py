@@ -17,10 +17,11 @@ from typing import Any
 
 import torch
 
+from gatewise.models import processes
 from gatewise.models.checkpoint import Checkpoint, CheckpointError, save_checkpoint
 from gatewise.models.saved import load_tensors, numbers_of
 from gatewise.models.settings import Settings
-from gatewise.models.task import Task
+from gatewise.models.task import Loss, Task
 
 _MEASURED = range(5, 25)  # steps that are timed to turn minutes into steps; the first warm up
 _EVALUATION_SHARE = 0.15  # of a time budget, at most, goes into evaluations
@@ -70,6 +71,10 @@ class Trainer:
         out: str | Path,
         origin: dict[str, Any] | None = None,
     ) -> None:
+        if settings.batch % (sharing := processes.count()):
+            raise ValueError(
+                f"batch must be a multiple of the {sharing} processes, got {settings.batch}"
+            )
         self.task, self.settings = task, settings
         self.out, self.origin = Path(out), origin or {}
         self._optimizer = settings.make_optimizer(task.model.parameters())
@@ -93,7 +98,7 @@ class Trainer:
         else:
             self._save(random)  # a run killed at any moment has something to resume
         saved, times = time.monotonic(), list[float]()
-        while not p.finished and not self._stopping:
+        while not p.finished and not self._told_to_stop():
             start = time.monotonic()
             with random:
                 self._step()
@@ -109,38 +114,51 @@ class Trainer:
             )
             p.seconds += time.monotonic() - start
             evaluated = bool(self.history) and self.history[-1]["step"] == p.step
-            if evaluated or p.finished or time.monotonic() - saved > _SAVE_EVERY:
+            [waited] = processes.largest([time.monotonic() - saved])
+            if evaluated or p.finished or waited > _SAVE_EVERY:
                 self._save(random)
                 saved = time.monotonic()
             yield p
-        if self._stopping:
+        if not p.finished:
             self._save(random)
 
     def stop(self) -> None:
         """Save and end `run` after the current step; safe in a signal handler."""
         self._stopping = True
 
+    def _told_to_stop(self) -> bool:
+        """Has any of the processes been told? They stop together."""
+        return bool(processes.largest([self._stopping])[0])
+
     def _step(self) -> None:
         p, model = self.progress, self.task.model
         model.train()
-        loss = self.task.loss(p.epoch, p.batch)
+        loss = self._loss()
+        total, count = processes.summed((loss.total.item(), loss.count))
         for group in self._optimizer.param_groups:
             group["lr"] = self.settings.learning_rate_at(p.step, p.total, p.epoch)
         self._optimizer.zero_grad(set_to_none=True)
-        (loss.total / loss.count).backward()
+        (loss.total / count).backward()
+        processes.sum_gradients(model.parameters())
         norm = torch.nn.utils.clip_grad_norm_(model.parameters(), self.settings.clip)
-        value = loss.total.item()
-        if not math.isfinite(value) or not math.isfinite(norm.item()):
+        if not math.isfinite(total) or not math.isfinite(norm.item()):
             raise TrainingError(
                 f"the loss is not finite at step {p.step}: lower the learning rate "
                 f"(now {self.settings.learning_rate:g}) and start again"
             )
         self._optimizer.step()
-        p.loss_sum, p.loss_count = p.loss_sum + value, p.loss_count + loss.count
-        p.items += self.task.items_in(loss.count)
+        p.loss_sum, p.loss_count = p.loss_sum + total, p.loss_count + int(count)
+        p.items += self.task.items_in(count)
         p.step, p.batch = p.step + 1, p.batch + 1
         if p.batch == len(self.task):
             p.batch, p.epoch = 0, p.epoch + 1
+
+    def _loss(self) -> Loss:
+        p = self.progress
+        try:
+            return self.task.loss(p.epoch, p.batch)
+        except processes.EmptyShare:
+            return Loss(torch.zeros((), requires_grad=True), 0)
 
     @property
     def train_loss(self) -> float:
@@ -161,8 +179,10 @@ class Trainer:
         left = max(0.0, 60 * (s.minutes or 0) - p.seconds - evaluation)
         evaluations = max(1, min(s.evaluations, int(_EVALUATION_SHARE * left / evaluation)))
         left -= evaluations * evaluation
-        p.total = p.step + max(1, int(left / seconds_per_step))
-        p.every = self._every(evaluations)
+        steps = p.step + max(1, int(left / seconds_per_step))
+        agreed = processes.largest((steps, evaluations))  # each process has its own clock
+        p.total = int(agreed[0])
+        p.every = self._every(int(agreed[1]))
 
     def _every(self, evaluations: int) -> int:
         return max(1, (self.progress.total or 0) // evaluations)
@@ -210,7 +230,8 @@ class Trainer:
             "history": self.history,
         }
         best = self.progress.best_step == self.progress.step
-        save_checkpoint(self.out, self.progress.step, tensors, record, best)
+        if processes.number() == 0:
+            save_checkpoint(self.out, self.progress.step, tensors, record, best)
 
     def restore(self, checkpoint: Checkpoint) -> None:
         """Continue from `checkpoint`; CheckpointError where it does not fit."""
@@ -252,5 +273,6 @@ class _RandomState:
         torch.set_rng_state(self.state)
 
     def __exit__(self, *_: object) -> None:
-        self.state = torch.get_rng_state()
+        # Shares of unequal size draw unequally much; the next step begins alike in all processes.
+        self.state = processes.first_says(torch.get_rng_state())
         torch.set_rng_state(self._outside)
