@@ -116,7 +116,7 @@ def _prepare(request: Request, made: Kernel) -> Call:
     params = per_unit(w, padded)
     resets = None if request.resets is None else request.resets.contiguous()
     lengths = None if request.lengths is None else request.lengths.to(torch.int64).contiguous()
-    mask = request.feedback_mask
+    mask = request.feedback_mask if trace.feedback else None
     if mask is not None:  # [B, F, P]
         mask = padded_rows(mask.unflatten(-1, (len(trace.feedback), -1)), padded)
     cut_steps = None if request.cut_steps is None else request.cut_steps.contiguous()
