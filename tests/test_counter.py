@@ -66,7 +66,7 @@ def test_a_number_depends_on_its_place_only() -> None:
 def test_compiled_numbers_are_the_defined_ones_to_the_bit(
     seed: int, stream: int, first: int, sizes: tuple[int, int, int]
 ) -> None:
-    steps, rows, units = range(first, first + sizes[0]), *sizes[1:]
+    steps, (rows, units) = range(first, first + sizes[0]), sizes[1:]
     drawn = compiled(seed, stream, steps, rows, units)
     assert drawn is not None
     assert torch.equal(drawn, on_tensors(seed, stream, steps, rows, units, "cpu"))
@@ -74,10 +74,9 @@ def test_compiled_numbers_are_the_defined_ones_to_the_bit(
 
 def test_many_compiled_numbers_are_split_over_threads() -> None:
     torch.set_num_threads(3)
-    place = (7, 1, range(40, 80), 29, 130)
-    drawn = compiled(*place)
+    drawn = compiled(7, 1, range(40, 80), 29, 130)
     assert drawn is not None
-    assert torch.equal(drawn, on_tensors(*place, "cpu"))
+    assert torch.equal(drawn, on_tensors(7, 1, range(40, 80), 29, 130, "cpu"))
 
 
 @pytest.mark.parametrize("other", [{"seed": 6}, {"seed": 5 + 2**32}, {"stream": 3}])

@@ -16,11 +16,13 @@ from gatewise.equations import trace
 from gatewise.executors import cpu, reference, run
 from gatewise.executors.cpu import generate, toolchain
 from gatewise.executors.cpu import kernel as kernels
+from gatewise.executors.rounding import rounded
 from tests.support import (
     FORWARD,
     GRADIENT,
     assert_close,
     looseness,
+    named,
     options,
     problem,
     run_with_gradients,
@@ -31,6 +33,7 @@ pytestmark = pytest.mark.skipif(not toolchain.ladder(), reason="this machine has
 # Rounding what the rows hold to 8 bits of mantissa: 2^-9 at most each, about 1e-3 in the norm,
 # through a few steps (ARCHITECTURE.md, numerics contract).
 OUTPUT, SLOPE = 4e-3, 1e-2
+BYTES = 3e-5  # rows of int8 products have 16 bits: 2^-16 of the largest number
 # Cells that differ most: plain, split gate, blocks with gate feedback, per-unit parameters, a
 # mean over units, a late product, no recurrent matrix.
 CELLS = [
@@ -69,13 +72,11 @@ def test_bf16_keeps_its_contract(cell: str, shape: tuple, names: tuple) -> None:
 
 
 @pytest.mark.parametrize("flag", NARROW.get(os.uname().machine, []))
-@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("cell", ["lstm", "lstm-1997-blocks", "gru-reset-before"])
 def test_widened_bf16_weights_keep_the_contract_of_float32(
     flag: str, cell: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Without bf16 products only weights are rounded: what is left is float32's own error."""
-    if cell not in ("lstm", "gru-reset-before") and flag != "-march=haswell":
-        pytest.skip("two cells are enough to see both widths")
     monkeypatch.setattr(toolchain, "_native_flags", lambda: (flag,))
     monkeypatch.setattr(kernels, "_kernels", {})
     p = options(problem(cell, 7, 5, 5, 33), *chosen_for(cell, *SOME)).with_options(held="bf16")
@@ -86,10 +87,78 @@ def test_widened_bf16_weights_keep_the_contract_of_float32(
     assert "widened to float32" in cpu.note(p.cast(torch.float32).request())
 
 
+@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize(
+    ("shape", "names"), [((9, 3, 5, 7), SOME), ((6, 17, 40, 33), ()), ((5, 1, 3, 64), ())]
+)
+def test_int8_keeps_its_contract(cell: str, shape: tuple, names: tuple) -> None:
+    p = options(problem(cell, *shape), *chosen_for(cell, *names)).with_options(held="int8")
+    with torch.no_grad():
+        request = p.cast(torch.float32).request()
+        assert cpu.obstacles(request) == []
+        actual = named(run(request))
+        expected = named(reference.run(p.request()))
+        full = named(reference.run(p.with_options(held="full").request()))
+    assert_close(actual, expected, BYTES * (1 + looseness(p) / 10))
+    with pytest.raises(AssertionError, match="output: error"):  # rounding there is
+        assert_close(actual, full, 10 * BYTES)
+
+
+@pytest.mark.parametrize("flag", NARROW.get(os.uname().machine, []))
+def test_widened_int8_weights_keep_the_contract_of_float32(
+    flag: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(toolchain, "_native_flags", lambda: (flag,))
+    monkeypatch.setattr(kernels, "_kernels", {})
+    for cell in ("lstm", "gru-reset-before"):
+        p = options(problem(cell, 7, 5, 5, 33), *chosen_for(cell, *SOME)).with_options(held="int8")
+        with torch.no_grad():
+            request = p.cast(torch.float32).request()
+            assert_close(
+                named(run(request)), named(reference.run(p.request())), FORWARD[torch.float32]
+            )
+            assert "widened to float32" in cpu.note(request)
+
+
+def test_int8_weights_are_multiples_of_a_scale_for_each_row() -> None:
+    p = problem("lstm-1997", hidden=6).with_options(held="int8")  # several fed-back states
+    request = p.request()
+    got = rounded(request).weights
+    given_parts = [request.weights.weight_ih, *request.weights.weight_hh.split(6, 1)]
+    for given, held in zip(given_parts, [got.weight_ih, *got.weight_hh.split(6, 1)], strict=True):
+        scale = given.abs().amax(1, keepdim=True) / 127
+        assert ((held - given).abs() <= scale * 0.5000001).all()
+        assert ((held / scale).round() * scale - held).abs().max() < 1e-12
+        assert not torch.equal(held, given)
+
+
+def test_int8_rows_that_are_not_finite_stay_so_and_others_do_not_notice() -> None:
+    layer, x = gw.LSTM(5, 20, weights="int8"), torch.randn(4, 3, 5)
+    broken = x.clone()
+    broken[2, 1, 3] = float("nan")
+    broken[1, 2, 0] = float("inf")
+    with torch.no_grad():
+        good, bad = layer(x)[0], layer(broken)[0]
+        layer.get_parameter("weight_hh_l0").zero_()  # a row of nothing but zeros has a scale too
+        assert layer(torch.zeros_like(x))[0].isfinite().all()
+    assert bad[2:, 1].isnan().all()
+    assert not bad[1:, 2].isfinite().any()
+    assert torch.equal(bad[:, 0], good[:, 0])
+
+
+def test_int8_weights_refuse_to_train() -> None:
+    layer = gw.LSTM(3, 4, weights="int8")
+    with pytest.raises(ValueError, match=r"weights='int8' are for inference: call under torch"):
+        layer(torch.zeros(2, 1, 3))
+    layer.requires_grad_(False)
+    assert layer(torch.zeros(2, 1, 3))[0].shape == (2, 1, 4)
+
+
+@pytest.mark.parametrize("held", ["bf16", "int8"])
 @pytest.mark.parametrize("cell", ["lstm", "gru-reset-before"])
-def test_arm64_compiles(cell: str, tmp_path: Path) -> None:
+def test_arm64_compiles(cell: str, held: str, tmp_path: Path) -> None:
     pytest.importorskip("ziglang")
-    spec = generate.KernelSpec(trace(gw.get_cell(cell)), torch.float32, True, held="bf16")
+    spec = generate.KernelSpec(trace(gw.get_cell(cell)), torch.float32, held == "bf16", held=held)
     (tmp_path / "kernel.c").write_text(generate.source(spec))
     zig = toolchain.Compiler(
         (sys.executable, "-m", "ziglang", "cc"), ("-target", "aarch64-linux-gnu")
@@ -125,12 +194,14 @@ def test_a_layer_s_parameters_stay_what_they_are_and_learn() -> None:
     assert "weights='bf16'" in repr(held)
 
 
-def test_a_stream_equals_the_sequence_to_the_bit() -> None:
-    layer, x = gw.LSTM(5, 33, num_layers=2, weights="bf16"), torch.randn(6, 3, 5)
+@pytest.mark.parametrize("held", ["bf16", "int8"])
+@torch.no_grad()
+def test_a_stream_equals_the_sequence_to_the_bit(held: str) -> None:
+    layer, x = gw.LSTM(5, 33, num_layers=2, weights=held), torch.randn(6, 3, 5)
     stepper = layer.stream(3)
     assert stepper.obstacles == []
     steps = torch.stack([stepper(x_t) for x_t in x])
-    assert torch.equal(steps, layer(x)[0].detach())
+    assert torch.equal(steps, layer(x)[0])
 
 
 def test_explain_says_what_the_weights_are() -> None:
@@ -144,5 +215,5 @@ def test_explain_says_what_the_weights_are() -> None:
 
 
 def test_what_cannot_be_is_refused() -> None:
-    with pytest.raises(ValueError, match="weights must be one of full, bf16, got 'bf15'"):
+    with pytest.raises(ValueError, match="weights must be one of full, bf16, int8, got 'bf15'"):
         gw.LSTM(3, 4, weights="bf15")

@@ -36,6 +36,7 @@ def choose(request: Request, executor: str = "auto", strict: bool = False) -> Ex
     """
     if executor not in EXECUTORS:
         raise ValueError(f"executor must be one of {', '.join(EXECUTORS)}, got {executor!r}")
+    rounding.refuse_training(request)
     if executor == "reference":
         chosen = Explanation("reference", ("executor='reference' was asked for",))
     elif executor == "auto":

@@ -56,8 +56,8 @@ class Recurrent(nn.Module):
             again in backward: for one more run forward, memory beside each layer's input and
             output grows with √T instead of T. True takes √T steps a chunk, an int so many.
         weights: how products read W and U: "full", as the parameters are; "bf16", rounded to
-            bfloat16, which halves what is read of them; sums, states and the parameters, which
-            learn, stay in float32.
+            bfloat16, which halves what is read of them; "int8", a byte each with a scale for
+            each row, for inference. Sums, states and the parameters stay in float32.
         init: "torch", "forget_bias(1.0)", "chrono(T)", "orthogonal", "uniform(0.1)", a function
             of the layer, or a list of these, applied in order; see `gatewise.init`.
 

@@ -26,7 +26,7 @@ from gatewise.equations.trace import Accumulator, Trace
 from gatewise.executors.cpu.phased import functions
 from gatewise.executors.render import C, expression, statements
 
-_HELD = {"full": "FULL", "bf16": "BF16"}  # the names in weights.h
+_HELD = {"full": "FULL", "bf16": "BF16", "int8": "INT8"}  # the names in weights.h
 REAL_BITS = {torch.float32: 32, torch.float64: 64}
 
 
@@ -92,7 +92,7 @@ def c_text(name: str) -> str:
 
 def source(spec: KernelSpec) -> str:
     """The complete C source of `spec`."""
-    skeleton = c_text("kernel.c")
+    skeleton = c_text("kernel.c").replace("/*@bytes@*/", c_text("bytes.h"))
     if not spec.pointwise:
         code = functions(spec.trace, spec.phased, spec.record, spec.training)
         phases = c_text("phases.c").replace("/*@functions@*/", code)

@@ -24,7 +24,7 @@ _GENERATORS = (
     "executors.cpu.generate",
     "executors.cpu.phased",
 )
-_SOURCES = ("vector.h", "weights.h", "kernel.c", "phases.c", "runtime.c")
+_SOURCES = ("vector.h", "weights.h", "bytes.h", "kernel.c", "phases.c", "runtime.c")
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,6 +37,7 @@ class Kernel:
     late: tuple[str, ...]  # gates whose product with U comes later in the step, the projection last
     width: int  # numbers per unit and row in the kept buffer
     group: int  # inputs whose weights one entry of a panel holds
+    head: int  # entries a panel begins with
     native: bool  # are weights multiplied as they are held, not widened?
     means: int  # numbers per row and step: means over units
     collected: int  # numbers per unit and row that backward gathers
@@ -181,7 +182,15 @@ def build(spec: KernelSpec) -> Kernel:
     Raises NoCompilerError, or ValueError where the cell has no kernel.
     """
     lib = toolchain.library(_fingerprint(spec), lambda: source(spec))
-    for name in ("gw_lanes", "gw_group", "gw_native", "gw_width", "gw_means", "gw_collected"):
+    for name in (
+        "gw_lanes",
+        "gw_group",
+        "gw_head",
+        "gw_native",
+        "gw_width",
+        "gw_means",
+        "gw_collected",
+    ):
         getattr(lib, name).restype = ctypes.c_int64
     pointers = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p]
     for name in ("gw_forward", "gw_backward", "gw_pack", "gw_unpack"):
@@ -197,6 +206,7 @@ def build(spec: KernelSpec) -> Kernel:
         late=spec.late,
         width=lib.gw_width(),
         group=lib.gw_group(),
+        head=lib.gw_head(),
         native=bool(lib.gw_native()),
         means=lib.gw_means(),
         collected=lib.gw_collected(),

@@ -78,7 +78,8 @@ def _new_packed(made: Kernel, w: Weights, padded: int, learns_x: bool) -> Packed
     hidden, dtype = rows // made.gates, w.weight_ih.dtype
     from_x = sum(a.from_input for a in made.accumulators)
     from_h = sum(a.from_feedback for a in made.accumulators)
-    groups, of_x = -(-hidden // made.group), -(-inputs // made.group)
+    groups = made.head - (-hidden // made.group)  # rounded up, as are those of x
+    of_x = made.head - (-inputs // made.group)
     fed = w.weight_hh.shape[-1] // hidden * groups
 
     def new(*shape: int) -> torch.Tensor:

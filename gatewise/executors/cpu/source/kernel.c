@@ -22,7 +22,7 @@
  *   record   [NR][T, B, P]                     written by forward; backward reads gradients
  *   packed_x [P/LANES][I][NGX][LANES], packed_h [P/LANES][NF][H][NGH][LANES]; these and the
  *            transposed ones are of `weight`s, GROUP inputs each: in place of I and H stand
- *            GROUPS(I) and GROUPS(H) (weights.h)
+ *            ENTRIES(I) and ENTRIES(H) (weights.h)
  *   d_wx, d_wh [sets] of packed_x's and packed_h's shapes, of `real`: weight gradients, written;
  *            null where nobody asks. Sets: threads, or 1 if N_LATER
  *   packed_t [NF][P/LANES][NGH][H][LANES]: U transposed, for the backward product
@@ -41,7 +41,8 @@ typedef int (*parallel_fn)(task, void *, long, int together);
 /* Inlined into one function, the tiles take each other's registers. */
 #define APART static __attribute__((noinline))
 #define MAX_ROWS 128 /* rows one thread carries through a sequence at once */
-#define BUDGET (REGISTERS == 32 ? 24 : 12) /* accumulators that fit beside the operands */
+#define SUMS (HELD == INT8 && NATIVE ? 2 : 1) /* registers for each sum: one per byte of a row */
+#define BUDGET ((REGISTERS == 32 ? 24 : 12) / SUMS) /* sums that fit beside the operands */
 #define TILE (BUDGET > NG ? BUDGET : NG) /* accumulators of the largest tile */
 #define AT_LEAST_1(n) ((n) < 1 ? 1 : (n))
 /* A tall tile shares weights among rows; narrow cells (few gates) take several vectors of
@@ -124,18 +125,25 @@ static void launch(task work, const int64_t *n, void *const *p, parallel_fn para
 #define WIDTH (NSAVE > NG ? NSAVE : NG)
 
 /* Panels of one vector of units: of W, and of U for one fed-back state. */
-#define X_PANEL(inputs) (GROUPS(inputs) * NGX * LANES)
-#define H_PANEL(units) (GROUPS(units) * NGH * LANES)
+#define X_PANEL(inputs) (ENTRIES(inputs) * NGX * LANES)
+#define H_PANEL(units) (ENTRIES(units) * NGH * LANES)
 
 INLINE real *kept_row(const job *j, long t, long row) {
   return (real *)j->p[P_KEPT] + t * j->n[N_KEPT_STEP] + row * WIDTH * j->n[N_PADDED];
 }
+
+#if HELD == INT8
+/*@bytes@*/
+#endif
 
 /* acc[r][u][gates[g]] += rows[r][k] * panel[u][k][g], for k in 0..count, which are groups of
  * inputs. panel_step: distance between the panels of neighbouring vectors of units. */
 INLINE void multiply(vec *acc, const int mr, const int nu, const int ng, const int stride,
                      const int *gates, const operand *const *rows, const weight *panel,
                      long panel_step, long count) {
+#if HELD == INT8
+  multiply_bytes(acc, mr, nu, ng, stride, gates, rows, panel, panel_step, count);
+#else
   for (long k = 0; k < count; k++) {
     const weight *from = panel + k * ng * LANES;
 #pragma GCC unroll 24
@@ -154,6 +162,7 @@ INLINE void multiply(vec *acc, const int mr, const int nu, const int ng, const i
       }
     }
   }
+#endif
 }
 
 /* ---- rows of one step -------------------------------------------------------------- */
@@ -246,7 +255,7 @@ typedef struct {
   int segments, add;
   long width;          /* numbers in an output row; none is written past it */
   const int *slots;    /* where a segment begins in a row, in padded units */
-  const weight *panel; /* [vectors][segments][GROUPS(units)][LANES] */
+  const weight *panel; /* [vectors][segments][ENTRIES(units)][LANES] */
   operand *room;       /* for ROOM(units) operands per row and segment */
 } product;
 
@@ -262,7 +271,7 @@ INLINE const operand *product_row(const product *q, long units, long padded, lon
 INLINE void product_tile(const product *q, long units, long padded, long i0, const int mr,
                          long vector, const int nu) {
   static const int only[1] = {0};
-  const long at = vector * LANES, groups = GROUPS(units), segment_step = groups * LANES;
+  const long at = vector * LANES, groups = GROUPS(units), segment_step = ENTRIES(units) * LANES;
   const long panel_step = q->segments * segment_step;
   vec acc[TILE];
 #pragma GCC unroll 24
@@ -857,19 +866,37 @@ enum { K_THREADS, K_INPUTS, K_UNITS, K_PADDED };
 enum { W_IH, W_HH, B_IH, B_HH, W_PACKED_X, W_PACKED_H, W_PACKED_T, W_BIAS, W_PACKED_L,
        W_PACKED_LT, W_PACKED_XT };
 
-/* Of LANES rows of each gate, the first `columns` numbers: [GROUPS(columns)][count][LANES]. */
+/* What a panel begins with, for one lane of one of `ng` gates; the lane's scale. */
+static real pack_head(const real *from, long step, long count, int ng, weight *to) {
+  const real scale = scale_of(from, step, count);
+#if HELD == INT8
+  int32_t sum = 0;
+  for (long k = 0; k < count; k++) sum += small_integer(from[k * step], scale);
+  memcpy(to, &scale, sizeof scale);
+  memcpy(to + ng * LANES, &sum, sizeof sum);
+#endif
+  return scale;
+}
+
+/* Of LANES rows of each gate, the first `columns` numbers: [ENTRIES(columns)][count][LANES]. */
 static void pack_panel(const real *w, long row_step, long columns, long units, long at,
                        const int *accs, int count, weight *to) {
-  for (int g = 0; g < count; g++)
+  for (int g = 0; g < count; g++) {
+    real scale[LANES];
+    for (int l = 0; l < LANES; l++) {
+      const real *from = w + (GATE_OF[accs[g]] * units + at + l) * row_step;
+      scale[l] = pack_head(from, 1, at + l < units ? columns : 0, count, to + g * LANES + l);
+    }
     for (long k0 = 0; k0 < columns; k0 += 16) { /* 16 columns of LANES rows stay in L1 */
       const long k1 = k0 + 16 < columns ? k0 + 16 : columns;
       for (int l = 0; l < LANES; l++) {
         const real *from = w + (GATE_OF[accs[g]] * units + at + l) * row_step;
         for (long k = k0; k < k1; k += GROUP)
-          to[(k / GROUP * count + g) * LANES + l] =
-              at + l < units ? make_weight(from + k, 1, columns - k) : 0;
+          to[((HEAD + k / GROUP) * count + g) * LANES + l] =
+              at + l < units ? make_weight(from + k, 1, columns - k, scale[l]) : 0;
       }
     }
+  }
 }
 
 /* LANES columns of each gate's rows, [count][GROUPS(units)][LANES]. */
@@ -879,7 +906,7 @@ static void pack_transposed(const real *w, long row, long columns, long at, long
     for (long k = 0; k < units; k += GROUP, to += LANES) {
       const real *from = w + (GATE_OF[accs[g]] * units + k) * row + at;
       for (int l = 0; l < LANES; l++)
-        to[l] = at + l < columns ? make_weight(from + l, row, units - k) : 0;
+        to[l] = at + l < columns ? make_weight(from + l, row, units - k, 1) : 0;
     }
 }
 
@@ -908,15 +935,18 @@ static void pack_task(void *context, long id) {
 #if PHASES
     for (int q = 0; q < NLATE; q++) {
       const real *from = w_hh + LATE_GATE[q] * units * units;
-      const long to = (q * vectors + v) * GROUPS(units) * LANES;
+      const long to = (q * vectors + v) * ENTRIES(units) * LANES;
       weight *late = (weight *)p[W_PACKED_L] + to, *transposed = (weight *)p[W_PACKED_LT] + to;
-      for (long k = 0; k < units; k += GROUP)
-        for (int l = 0; l < LANES; l++) {
-          const int there = at + l < units;
-          const long i = k / GROUP * LANES + l, left = units - k;
-          late[i] = there ? make_weight(from + (at + l) * units + k, 1, left) : 0;
-          transposed[i] = there ? make_weight(from + k * units + at + l, units, left) : 0;
+      for (int l = 0; l < LANES; l++) {
+        const int there = at + l < units;
+        const real *row = from + (at + l) * units, *column = from + at + l;
+        const real scale = pack_head(row, 1, there ? units : 0, 1, late + l);
+        for (long k = 0; k < units; k += GROUP) {
+          const long i = (HEAD + k / GROUP) * LANES + l, left = units - k;
+          late[i] = there ? make_weight(row + k, 1, left, scale) : 0;
+          if (TRAINING) transposed[i] = there ? make_weight(column + k * units, units, left, 1) : 0;
         }
+      }
     }
 #endif
     if (p[W_PACKED_T])
@@ -980,6 +1010,7 @@ void gw_unpack(const int64_t *n, void *const *p, parallel_fn parallel) {
 /* What the launcher must know to provide the buffers. */
 int64_t gw_lanes(void) { return LANES; }
 int64_t gw_group(void) { return GROUP; }
+int64_t gw_head(void) { return HEAD; }
 int64_t gw_native(void) { return NATIVE; }
 int64_t gw_width(void) { return WIDTH; }
 int64_t gw_means(void) { return NMEANS; }

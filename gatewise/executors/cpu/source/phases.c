@@ -65,7 +65,7 @@ static void forward_phases(const job *j, const step_rows *s, long t, operand *ro
       if (LATE_LEVEL[q] != phase) continue;
       product late = {.segments = 1, .slots = first, .count = s->count, .width = padded,
                       .room = room};
-      late.panel = (const weight *)j->p[P_PACKED_L] + q * padded * GROUPS(units);
+      late.panel = (const weight *)j->p[P_PACKED_L] + q * padded * ENTRIES(units);
       for (long i = 0; i < s->count; i++) {
         late.in[i] = kept_row(j, t, s->row[i]) + (NG + NLATE + q) * padded;
         late.out[i] = kept_row(j, t, s->row[i]) + (NG + q) * padded;
@@ -96,7 +96,7 @@ static void backward_phases(const job *j, const step_rows *s, long t, real *d_bi
     for (int q = 0; q < NLATE; q++) {
       if (LATE_LEVEL[q] != phase) continue;
       product late = {.segments = 1, .slots = first, .width = padded, .room = room};
-      late.panel = (const weight *)j->p[P_PACKED_LT] + q * padded * GROUPS(units);
+      late.panel = (const weight *)j->p[P_PACKED_LT] + q * padded * ENTRIES(units);
       for (long i = 0; i < s->count; i++) {
         real *collected = (real *)j->p[P_COLLECTED] + s->row[i] * NCOLLECTED * padded;
         real *out = collected + (NG + NLATE + q) * padded;
