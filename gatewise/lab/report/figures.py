@@ -58,6 +58,8 @@ def activity(shown: Activity, name: str) -> str:
         for at in shown.marks:
             axes.axvline(at, color="#d9822b", lw=1.2, alpha=0.55)
         axes.plot(values, color=_LINES[k % len(_LINES)], lw=1.1)
+        if "gate" in label:  # what opens and what stays shut can be seen only on one scale
+            axes.set_ylim(-0.05, 1.05)
         axes.set_ylabel(label, rotation=0, ha="right", va="center", fontsize=8)
         axes.tick_params(labelsize=7)
         axes.spines[["top", "right"]].set_visible(False)
