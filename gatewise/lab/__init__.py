@@ -1,6 +1,6 @@
 """The lab: experiments as data, run in trials, kept, and reported beside published figures."""
 
-from gatewise.lab import claims, faithful, modern, paper1997
+from gatewise.lab import ablations, claims, faithful, modern, paper1997
 from gatewise.lab.experiment import (
     Activity,
     Experiment,
@@ -15,7 +15,7 @@ from gatewise.lab.store import Store, Trial, Unfinished
 from gatewise.lab.table import EXPERIMENTS, TRACKS, add, select
 
 # A module that defines a track gives it and its experiments; they are put into the tables here.
-add(faithful.TRACK, paper1997.EXPERIMENTS)
+add(faithful.TRACK, (*paper1997.EXPERIMENTS, *ablations.EXPERIMENTS))
 add(claims.TRACK, claims.EXPERIMENTS)
 add(modern.TRACK, modern.EXPERIMENTS)
 

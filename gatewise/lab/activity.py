@@ -39,8 +39,10 @@ def activity(
     layer = Recurrent(network.cell, network.inputs, network.units)
     with torch.no_grad():
         for name, own in layer.named_parameters():
-            own.copy_(parameters[name.removesuffix("_l0")])
-        gates = [g for g in network.trace.gates if g in network.trace.states]
+            # A cell with two biases has one here: the second is zero.
+            local = name.removesuffix("_l0").replace("bias_ih", "bias")
+            own.copy_(parameters[local]) if local in parameters else own.zero_()
+        gates = [g for g in network.trace.gates if g != "candidate"]
         *_, recorded = layer(seen, record=(*gates, "c"))
     lines: dict[str, list[float]] = {}
     for name in (*gates, "c"):

@@ -13,10 +13,13 @@ import torch
 
 from gatewise import tasks
 from gatewise.cells import LSTM1997, get_cell
+from gatewise.equations import Cell
 from gatewise.equations.functions import constant, identity, sigmoid
 from gatewise.executors.lanes import Criterion, Lanes, Network, Task
+from gatewise.lab.ablations import Ablated
+from gatewise.lab.activity import activity
 from gatewise.lab.curve import Curves
-from gatewise.lab.experiment import Outcome, Progress, State, Track, Work
+from gatewise.lab.experiment import Activity, Outcome, Progress, State, Track, Work
 from gatewise.lab.paper1997 import NAME, Settings
 
 Parameters = dict[str, torch.Tensor]
@@ -26,25 +29,31 @@ _EVERY = 0.5  # seconds between two signs of progress
 _LANES = 16  # trials side by side; on a narrower machine several groups take turns
 
 
-def network_of(settings: Settings, task: Task) -> Network:
-    """The network of an experiment."""
+def cell_of(settings: Settings) -> Cell:
+    """The cell of an experiment."""
     s = settings
     if s.cell != "lstm-1997":
-        cell = get_cell(s.cell)
-    elif s.grows:
-        cell = LSTM1997(
+        return get_cell(s.cell)
+    if isinstance(s, Ablated):
+        return s.make()
+    if s.grows:
+        return LSTM1997(
             output=constant(1.0),
             squash=identity,
             candidate=sigmoid,
             recurrent=False,
             biased=s.biased,
         )
-    else:
-        cell = LSTM1997(block_size=s.size, biased=s.biased)
+    return LSTM1997(block_size=s.size, biased=s.biased)
+
+
+def network_of(settings: Settings, task: Task) -> Network:
+    """The network of an experiment."""
+    s = settings
     shape = {n: getattr(task, n) for n in ("inputs", "outputs", "symbols", "every_step")}
     shape |= {n: getattr(task, n) for n in ("target_symbols", "judge_end", "ranked")}
     return Network(
-        cell,
+        cell_of(s),
         units=s.blocks * s.size,
         head_bias=s.output_bias_too,
         head_inputs=s.grows,
@@ -70,14 +79,14 @@ def initial(settings: Settings, network: Network, work: Work, trial: int) -> Par
         n: (2 * torch.rand(shape, generator=draw) - 1) * settings.weights
         for n, shape in network.shapes().items()
     }
-    listed = {"input": settings.input_bias, "output": settings.output_bias}
     row = 0
     for gate in (g for g in network.trace.gates if g in settings.biased):
         rows = slice(row, row + network.rows(gate))
         row = rows.stop
-        if settings.cell == "lstm-1997" and listed.get(gate):
+        listed = settings.listed.get(gate)
+        if settings.cell == "lstm-1997" and listed:
             random = found["bias"][rows] if settings.bias_added else 0.0
-            found["bias"][rows] = torch.tensor(listed[gate]) + random
+            found["bias"][rows] = torch.tensor(listed) + random
     return found
 
 
@@ -93,7 +102,7 @@ class Bench:
     def __init__(self, settings: Settings, work: Work, trials: range) -> None:
         self.settings, self.work, self.trials = settings, work, trials
         s, seed = settings, work.seed_of(0, settings.task)
-        task = task_of(s, trials[0], work.seed)
+        self.task = task = task_of(s, trials[0], work.seed)
         self.network = network_of(s, task)
         self.criterion = Criterion(s.tolerance, s.window, s.most_wrong, s.error, s.measure)
         # judged on a test set: what is seen in training can never end a trial
@@ -190,7 +199,14 @@ class Bench:
             numbers["first_criterion_at"] = float(self.first[k])
         if s.grows:
             numbers["grown_at"] = float(self.grown[k])
-        return Outcome(int(self.trial[k]), success, sequences, numbers, self.curves.of(k))
+        shown = self._activity(k) if success else None
+        return Outcome(int(self.trial[k]), success, sequences, numbers, self.curves.of(k), shown)
+
+    def _activity(self, k: int) -> Activity:
+        """What lane k's network does over one test sequence."""
+        own = {n: v[k] for n, v in self.lanes.parameters().items()}
+        given = self.task.sequences(1, self.lanes.seed, int(self.trial[k]), purpose=_FRESH)
+        return activity(self.network, own, given, self.settings.task)
 
     # -- what is kept ----------------------------------------------------------------------
 

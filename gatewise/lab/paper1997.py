@@ -74,6 +74,11 @@ class Settings:
     test: int = 2560
     cell: str = "lstm-1997"
 
+    @property
+    def listed(self) -> dict[str, tuple[float, ...]]:
+        """Gate -> the biases of its blocks that replace random ones."""
+        return {"input": self.input_bias, "output": self.output_bias}
+
 
 REBER = Settings(
     "embedded_reber_sets",
@@ -253,7 +258,8 @@ ASKS = {
 }
 
 
-def _criterion(s: Settings) -> str:
+def criterion(s: Settings) -> str:
+    """When training stops, in words."""
     if s.trials_per_set:
         return "on every step of all training and test strings the possible symbols rank first"
     on = (
@@ -280,7 +286,7 @@ def _experiment(name: str, row: Row) -> Experiment:
         row.settings,
         row.trials,
         row.limit,
-        _criterion(row.settings),
+        criterion(row.settings),
         tuple(published),
         ("paper1997", f"experiment-{group}"),
     )
