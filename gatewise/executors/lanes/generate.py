@@ -39,7 +39,7 @@ class Network:
         inputs: numbers per step, or how many symbols there are.
         units: hidden units.
         outputs: output units.
-        symbols: an input is a symbol's number (one-hot, never multiplied out).
+        symbols: an input is a symbol's number (one-hot; of more than 16 never multiplied out).
         head: "logistic", "linear" or "softmax" output units.
         head_bias: output units have a bias.
         head_inputs: output units see the inputs too (1997, experiment 2a).

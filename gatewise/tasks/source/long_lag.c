@@ -20,8 +20,7 @@ static void task_draw(const double *param, const source *r, sequence *s) {
   }
   set_lengths(s, length);
   draw_steps(r, s->steps, s->words);
-  for (long t = 0; t < s->steps; t++)
-    for (int l = 0; l < LANES; l++) s->symbol[t * LANES + l] = below(s->words[t][l], p);
+  for (long t = 0; t < s->steps; t++) symbols_below(s->symbol + t * LANES, s->words[t], p, 0);
   for (int l = 0; l < LANES; l++) {
     int32_t *symbol = s->symbol + (long)s->start[l] * LANES + l;
     const int32_t y = below(h.word[1][l], 2);

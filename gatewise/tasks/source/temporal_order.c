@@ -16,8 +16,7 @@ static void task_draw(const double *param, const source *r, sequence *s) {
   for (int l = 0; l < LANES; l++) length[l] = least + below(h.word[0][l], most - least + 1);
   set_lengths(s, length);
   draw_steps(r, s->steps, s->words);
-  for (long t = 0; t < s->steps; t++)
-    for (int l = 0; l < LANES; l++) s->symbol[t * LANES + l] = 2 + below(s->words[t][l], 4);
+  for (long t = 0; t < s->steps; t++) symbols_below(s->symbol + t * LANES, s->words[t], 4, 2);
   for (int l = 0; l < LANES; l++) {
     int32_t *symbol = s->symbol + (long)s->start[l] * LANES + l, class = 0;
     symbol[0] = 0;

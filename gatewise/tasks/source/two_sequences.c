@@ -15,12 +15,10 @@ static void task_draw(const double *param, const source *r, sequence *s) {
   for (int l = 0; l < LANES; l++) length[l] = p;
   set_lengths(s, length);
   if (MIDDLE_RANDOM) draw_steps(r, p, s->words);
-  for (int32_t t = 0; t < p; t++)
-    for (int l = 0; l < LANES; l++) {
-      const int32_t ends = p - 1 + below(h.word[0][l], 2);
-      const int32_t here = MIDDLE_RANDOM ? below(s->words[t][l], p - 1) : t - 1;
-      const int32_t next = MIDDLE_RANDOM && t < p - 1 ? below(s->words[t + 1][l], p - 1) : t;
-      s->symbol[t * LANES + l] = t == 0 ? ends : here;
-      s->target_symbol[t * LANES + l] = t == p - 1 ? ends : next;
-    }
+  symbols_below(s->symbol, h.word[0], 2, p - 1);
+  for (int32_t t = 1; t < p; t++)
+    if (MIDDLE_RANDOM) symbols_below(s->symbol + t * LANES, s->words[t], p - 1, 0);
+    else for (int l = 0; l < LANES; l++) s->symbol[t * LANES + l] = t - 1;
+  memcpy(s->target_symbol, s->symbol + LANES, (p - 1) * LANES * sizeof *s->symbol);
+  memcpy(s->target_symbol + (p - 1) * LANES, s->symbol, LANES * sizeof *s->symbol);
 }

@@ -9,7 +9,7 @@
  *   INPUTS, UNITS, OUTPUTS; BLOCK cells share the pre-activations with SHARED[a];
  *   ROWS pre-activations in all, those of `a` from ROW0[a] on; FED fed-back values;
  *   HEAD (LOGISTIC, LINEAR, SOFTMAX), HEAD_BIAS, HEAD_INPUTS, SLOPE: e_k carries f'(net_k);
- *   SYMBOLS: an input is a symbol's number (one-hot, never multiplied out);
+ *   SYMBOLS: an input is a symbol's number (one-hot; of more than 16 never multiplied out);
  *   EVERY_STEP: a target at every step, else at the end; TARGET_SYMBOLS: it is a symbol;
  *   JUDGE_END: only the last step's error counts for success; STEPWISE: weights change at every
  *   target, else after the sequence; RANKED: a step is right when the outputs that may come are
@@ -92,10 +92,12 @@ INLINE void gather(vec *sum, const vec *table, int columns, const step_data *d, 
     for (int k = 0; k < count; k++) sum[k] += table[(long)symbol[0] * columns + k];
     return;
   }
+  real column[count][LANES];
   for (int l = 0; l < LANES; l++) {
     const real *from = (const real *)(table + (long)symbol[l] * columns) + l;
-    for (int k = 0; k < count; k++) sum[k][l] += from[k * LANES];
+    for (int k = 0; k < count; k++) column[k][l] = from[k * LANES];
   }
+  for (int k = 0; k < count; k++) sum[k] += load(column[k]);
 }
 
 INLINE void add_source(vec *sum, const network *n, vec y, int m, int r0) {
@@ -181,7 +183,11 @@ INLINE void remember(network *n, step_data *d, pending *w, const int masked, ive
   }
 }
 
-#define TILE_M (SOURCES - FIRST < 12 ? SOURCES - FIRST : 12)
+/* Columns in even tiles of at most 12, the last one narrower. */
+#define COLUMNS (SOURCES - FIRST)
+#define TILES ((COLUMNS + 11) / 12)
+#define TILE_M ((COLUMNS + TILES - 1) / TILES)
+#define LAST_M (COLUMNS - TILE_M * (TILES - 1))
 #define TILE_R (TRACES % 2 == 0 && REGISTERS == 32 ? 2 : 1)
 
 INLINE void flush_tile(vec *S, const vec *decay, const pending *w, int r, int m, const int count) {
@@ -220,9 +226,9 @@ static void flush(network *n, pending *w) {
       for (int k = 0; k < NTA; k++) decay[u * NTA + k] = later;
     }
   for (int r = 0; r < TRACES; r += TILE_R) {
-    int m = FIRST;
-    for (; m + TILE_M <= SOURCES; m += TILE_M) flush_tile(n->trace, decay + r, w, r, m, TILE_M);
-    for (; m < SOURCES; m++) flush_tile(n->trace, decay + r, w, r, m, 1);
+    for (int m = FIRST; m < SOURCES - LAST_M; m += TILE_M)
+      flush_tile(n->trace, decay + r, w, r, m, TILE_M);
+    flush_tile(n->trace, decay + r, w, r, SOURCES - LAST_M, LAST_M);
   }
   if (SPARSE)
     for (int r = 0; r < TRACES; r++)

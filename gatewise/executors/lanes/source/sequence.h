@@ -55,6 +55,12 @@ INLINE header draw_header(const source *r) {
 /* A whole number in 0 … n-1. */
 INLINE int32_t below(uint32_t word, int32_t n) { return (int32_t)(((uint64_t)word * (uint32_t)n) >> 32); }
 
+/* The same in every lane, as symbols `from` … from + n-1. */
+INLINE void symbols_below(int32_t *to /* [LANES] */, uvec word, int32_t n, int32_t from) {
+  const uvec number = high_product(word, (uint32_t)n) + (uint32_t)from;
+  memcpy(to, &number, sizeof number);
+}
+
 /* The words of single steps are counted from the end of the sequence, where lanes are aligned:
  * the one of step t is word 4*HEADER + (steps-1-t)·each + k, k < each. */
 static void draw_steps(const source *r, long steps, uvec *to /* [steps] */) {
