@@ -113,6 +113,35 @@ def test_with_scheduled_sampling_too(tmp_path: Path, text: Path) -> None:
     assert_same(tmp_path / "whole", tmp_path / "broken")
 
 
+def test_averaged_weights_are_the_mean_and_resume(tmp_path: Path, text: Path) -> None:
+    """A rate so large that the figure soon gets worse; the mean is counted by hand."""
+    how = Settings(
+        steps=40, batch=4, optimizer="sgd", learning_rate=30.0, decay=1.0, warmup=0,
+        evaluations=20, patience=20, average=1,
+    )  # fmt: skip
+    run = begin(tmp_path / "whole", text, how)
+    sums: dict[str, torch.Tensor] = {}
+    count, began = 0, False
+    for p in run.trainer.run():
+        if began:
+            count += 1
+            for name, parameter in run.task.model.named_parameters():
+                sums[name] = sums.get(name, torch.zeros(())) + parameter.detach().double()
+        began = p.averaging
+    assert count > 3
+    saved = load_checkpoint(tmp_path / "whole").tensors
+    for name, total in sums.items():
+        mean = saved[f"model.{name}"].double()
+        torch.testing.assert_close(mean, total / count, rtol=1e-4, atol=1e-5)  # float32 sums
+        assert torch.equal(saved[f"own.{name}"], run.task.model.get_parameter(name))
+    model, _, _ = load_language_model(tmp_path / "whole", "latest", executor="reference")
+    assert torch.equal(model.head.weight, saved["model.head.weight"])
+
+    finish(begin(tmp_path / "broken", text, how), 40 - count // 2)
+    finish(runs.resume(tmp_path / "broken", executor="reference"))
+    assert_same(tmp_path / "whole", tmp_path / "broken")
+
+
 def test_a_folder_copied_at_any_moment_resumes(
     tmp_path: Path, text: Path, unbroken: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -35,6 +35,7 @@ class Settings:
     clip: float = 1.0  # largest norm of the gradient
     evaluations: int = 10  # over the whole run
     patience: int = 5  # evaluations without a better held-out figure before an early stop
+    average: int = 0  # weights, once the figure is worse than before the last so many evaluations
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -50,7 +51,7 @@ class Settings:
                 raise ValueError(f"{name} must be positive, got {value!r}")
         if isinstance(self.seed, int) and self.seed >= 1 << 63:
             raise ValueError(f"seed must be below 2^63, got {self.seed}")
-        for name in ("warmup", "decay_after", "weight_decay", "seed"):
+        for name in ("warmup", "decay_after", "weight_decay", "average", "seed"):
             if not isinstance(getattr(self, name), int | float) or getattr(self, name) < 0:
                 raise ValueError(f"{name} must not be negative, got {getattr(self, name)!r}")
         if self.optimizer not in OPTIMIZERS:

@@ -18,6 +18,7 @@ from typing import Any
 import torch
 
 from gatewise.models import processes
+from gatewise.models.averaging import Average, stalled
 from gatewise.models.checkpoint import Checkpoint, CheckpointError, save_checkpoint
 from gatewise.models.saved import load_tensors, numbers_of
 from gatewise.models.settings import Settings
@@ -48,6 +49,7 @@ class Progress:
     best: float | None = None  # the task's metric
     best_step: int = 0
     stale: int = 0  # evaluations since the best
+    averaging: bool = False  # of the weights: begun
     finished: bool = False
 
 
@@ -78,6 +80,7 @@ class Trainer:
         self.task, self.settings = task, settings
         self.out, self.origin = Path(out), origin or {}
         self._optimizer = settings.make_optimizer(task.model.parameters())
+        self._average = Average(task.model)
         self._stopping = False
         self._restored: torch.Tensor | None = None  # random state of a checkpoint
         self.progress = Progress(total=self._planned())
@@ -147,6 +150,8 @@ class Trainer:
                 f"(now {self.settings.learning_rate:g}) and start again"
             )
         self._optimizer.step()
+        if p.averaging:
+            self._average.add()
         p.loss_sum, p.loss_count = p.loss_sum + total, p.loss_count + int(count)
         p.items += self.task.items_in(count)
         p.step, p.batch = p.step + 1, p.batch + 1
@@ -197,7 +202,8 @@ class Trainer:
     def _evaluate(self) -> None:
         p, task = self.progress, self.task
         task.model.eval()
-        score = task.score()
+        with self._average.applied():
+            score = task.score()
         entry: dict[str, float] = {"step": p.step, "items": p.items, "seconds": p.seconds}
         entry[f"train_{task.loss_name}"] = self.train_loss
         self.history.append(entry | {f"held_out_{name}": v for name, v in score.items()})
@@ -207,12 +213,19 @@ class Trainer:
             p.best, p.best_step, p.stale = value, p.step, 0
         else:
             p.stale += 1
+        sign = -1.0 if task.larger_is_better else 1.0
+        values = [sign * h[f"held_out_{task.metric}"] for h in self.history]
+        if self.settings.average and not p.averaging:
+            p.averaging = stalled(values, self.settings.average)
 
     # -- checkpoints ---------------------------------------------------------------------
 
     def _save(self, random: _RandomState) -> None:
         task = self.task
-        tensors = {f"model.{n}": t for n, t in numbers_of(task.model).items()}
+        with self._average.applied() as own:  # what is loaded to predict is the mean
+            tensors = {f"model.{n}": t.clone() for n, t in numbers_of(task.model).items()}
+        tensors |= {f"own.{n}": t for n, t in own.items()}
+        tensors["averaged"] = torch.tensor(self._average.count)
         for name, parameter in task.model.named_parameters():
             for key, value in self._optimizer.state.get(parameter, {}).items():
                 tensors[f"optimizer.{key}.{name}"] = value
@@ -245,6 +258,8 @@ class Trainer:
         except (KeyError, TypeError) as error:
             raise CheckpointError(f"{checkpoint.path} is damaged: {error}") from None
         load_tensors(self.task.model, checkpoint)
+        own = {n[len("own.") :]: t for n, t in tensors.items() if n.startswith("own.")}
+        self._average.restore(own, int(tensors.get("averaged", torch.tensor(0))))
         state: Any = self._optimizer.state
         for name, parameter in self.task.model.named_parameters():
             prefix, suffix = "optimizer.", f".{name}"

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from gatewise.equations.cell import Cell
+from gatewise.models import processes
 from gatewise.models.settings import Settings
 from gatewise.models.task import Source
 from gatewise.models.text_task import TextPredictor, TextTask, read_text
@@ -91,13 +92,15 @@ class TransformerTask(TextTask[TransformerPredictor]):
         if self._state is None:
             return {}
         return {
-            "keys": torch.stack([c.keys for c in self._state]),
-            "values": torch.stack([c.values for c in self._state]),
+            "keys": processes.whole_rows(torch.stack([c.keys for c in self._state]), 1),
+            "values": processes.whole_rows(torch.stack([c.values for c in self._state]), 1),
             "read": torch.tensor(self._state[0].read),
         }
 
     def carry(self, tensors: dict[str, torch.Tensor]) -> None:
         self._state = None
         if tensors:
-            both = zip(tensors["keys"], tensors["values"], strict=True)
+            both = zip(
+                *(processes.share_rows(tensors[n], 1) for n in ("keys", "values")), strict=True
+            )
             self._state = tuple(Cache(k, v, int(tensors["read"])) for k, v in both)
