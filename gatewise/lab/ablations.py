@@ -58,7 +58,7 @@ PARTS: dict[str, Callable[[Ablated], Cell]] = {
     "forget-gate-5": lambda s: LSTM(candidate=centred_2, squash=centred_1),
 }
 _WORDS = {
-    "full": "whole",
+    "full": "as it is",
     "no-input-gate": "without input gates",
     "no-output-gate": "without output gates",
     "raw-cec": "without gates, the raw carousel",
