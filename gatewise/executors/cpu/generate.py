@@ -84,6 +84,10 @@ class KernelSpec:
         return f"{state}_prev" in used or state in self.programs.kept_in_state.values()
 
 
+# What every cell's kernel shares, in this order; phases.c comes into forward.c.
+SKELETON = ("kernel.c", "forward.c", "backward.c", "packing.c")
+
+
 @functools.cache
 def c_text(name: str) -> str:
     """A file of `source/`."""
@@ -92,7 +96,7 @@ def c_text(name: str) -> str:
 
 def source(spec: KernelSpec) -> str:
     """The complete C source of `spec`."""
-    skeleton = c_text("kernel.c").replace("/*@bytes@*/", c_text("bytes.h"))
+    skeleton = "\n".join(map(c_text, SKELETON)).replace("/*@bytes@*/", c_text("bytes.h"))
     if not spec.pointwise:
         code = functions(spec.trace, spec.phased, spec.record, spec.training)
         phases = c_text("phases.c").replace("/*@functions@*/", code)

@@ -15,7 +15,7 @@ import torch
 
 from gatewise.equations.trace import Accumulator, Trace
 from gatewise.executors.cpu import toolchain
-from gatewise.executors.cpu.generate import KernelSpec, c_text, source
+from gatewise.executors.cpu.generate import SKELETON, KernelSpec, c_text, source
 
 _GENERATORS = (
     "equations.derive",
@@ -24,7 +24,7 @@ _GENERATORS = (
     "executors.cpu.generate",
     "executors.cpu.phased",
 )
-_SOURCES = ("vector.h", "weights.h", "bytes.h", "kernel.c", "phases.c", "runtime.c")
+_SOURCES = ("vector.h", "weights.h", "bytes.h", *SKELETON, "phases.c", "runtime.c")
 
 
 @dataclass(frozen=True, eq=False)

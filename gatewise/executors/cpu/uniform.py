@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
+from typing import Any
 
 import torch
 
@@ -15,7 +16,7 @@ _PARALLEL_FROM = 100_000  # numbers; some 0.1 ms
 
 
 @functools.cache
-def _function() -> ctypes._CFuncPtr | None:
+def _function() -> Any:
     """The compiled function; None without a compiler."""
     parts = ["#define REAL_BITS 32", *map(c_text, ("vector.h", "philox.h", "uniform.c"))]
     text = "\n".join(parts)
