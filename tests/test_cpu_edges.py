@@ -252,3 +252,36 @@ def test_frozen_parameters_and_inputs_get_no_gradient(layer: gw.LSTM) -> None:
     layer(x)[0].sum().backward()
     assert layer.weight_hh_l0.grad is None
     assert layer.weight_ih_l0.grad is not None
+
+
+@pytest.mark.parametrize(
+    ("steps", "batch", "inputs", "hidden", "lengths"),
+    [
+        (40, 1, 32, 128, None),  # threads split the units
+        (40, 1, 32, 128, [0]),
+        (40, 2, 32, 128, [40, 0]),  # threads split the rows, and one has nothing to do
+        (6, 5, 200, 250, None),  # weight gradients after the sweep
+        (6, 5, 200, 250, [6, 0, 3, 1, 6]),
+    ],
+)
+def test_nothing_is_read_before_it_is_written(
+    steps: int, batch: int, inputs: int, hidden: int, lengths: list[int] | None
+) -> None:
+    layer = gw.LSTM(inputs, hidden, executor="cpu")
+    twin = gw.LSTM(inputs, hidden, executor="reference")
+    twin.load_state_dict(layer.state_dict())
+    x = torch.randn(steps, batch, inputs)
+    found = []
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    torch.use_deterministic_algorithms(True, warn_only=True)  # fills new memory with NaN
+    try:
+        for one in (layer, twin):
+            given = x.clone().requires_grad_()
+            one(given, lengths=lengths)[0].square().sum().backward()
+            found.append([given.grad, *(p.grad for p in one.parameters())])
+    finally:
+        torch.use_deterministic_algorithms(False)
+        torch.set_num_threads(threads)
+    for got, want in zip(*found, strict=True):
+        torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-4 * float(want.abs().max()))

@@ -41,6 +41,7 @@ class Case:
     threads: int | None = None  # None: as many as the run has
     quick: bool = False  # part of a quick run
     options: dict[str, Any] = field(default_factory=dict)  # for the peer's builder
+    looseness: float = 1.0  # times the usual difference that the two results may have
 
     @property
     def training(self) -> bool:
@@ -107,5 +108,4 @@ class Contest:
     executor: str = ""  # which of ours runs
     flops: float = 0.0  # of the products in our work, per timed unit; 0: not counted
     bytes: float = 0.0  # of weights read, per timed unit; 0: not counted
-    looseness: float = 1.0  # times the usual difference that the two results may have
     rounds: int | None = None  # exactly so many; None: as the budget says

@@ -135,7 +135,7 @@ class Runner:
             rate = self._rate(now)
             try:
                 contest = prepare(case)
-                measured = measure(contest, self.budget)
+                measured = measure(contest, self.budget, looseness=case.looseness)
             except PeerMissingError as error:
                 return Row(case, now, skipped=str(error))
             except DifferentResultsError as error:

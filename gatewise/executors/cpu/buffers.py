@@ -41,6 +41,7 @@ class Call:
     x: torch.Tensor  # [T, B, I], last stride 1
     padded: int
     threads: int
+    split: bool  # threads share the units, not the rows
     many: Networks
     numbers: list[int]
     hold: list[Any]  # the tensors the kernel is given, or None
@@ -165,6 +166,7 @@ def _prepare(request: Request, made: Kernel) -> Call:
         x,
         padded,
         threads,
+        split,
         many,
         numbers,
         hold,

@@ -127,7 +127,9 @@ class _Panels(NamedTuple):
         h = call.padded * weights.weight_hh.shape[-1] * sum(a.from_feedback for a in summed)
         later = (x + h) * call.x.element_size() > _HOT_GRADIENT
         shape = (*call.x.shape[:-3], 1 if later else call.threads)
-        x, h = (torch.empty(*shape, max(1, n), dtype=call.x.dtype) for n in (x, h))
+        # Threads that split the units fill one set between them; if they cannot, a set each.
+        new = torch.zeros if call.split else torch.empty
+        x, h = (new(*shape, max(1, n), dtype=call.x.dtype) for n in (x, h))
         return cls(x, h, later)
 
 
