@@ -63,6 +63,32 @@ def test_temporal_order(marks: int, spans: list[tuple[int, int]]) -> None:
     assert set(x[1:][live & ~is_mark[1:]].unique().tolist()) == {2, 3, 4, 5}
 
 
+def test_temporal_order_with_a_class_without_marks() -> None:
+    x, _, target = temporal_order(2, 60, unmarked=True).sequences(COUNT)
+    marks = (x >= 6).sum(0)
+    assert set(marks.tolist()) == {0, 2} and torch.equal(target == 4, marks == 0)
+    counts = torch.bincount(target, minlength=5) / COUNT
+    assert all(within(float(c), 0.2, 0.4) for c in counts)
+    first = (x[:20] >= 6).int().argmax(0)
+    marked = torch.where(target < 4, x[first, torch.arange(COUNT)] == 7, target >= 2)
+    assert torch.equal(marked | (target == 4), target >= 2)
+
+
+def test_temporal_order_with_noise() -> None:
+    clean = temporal_order(2, 60).sequences(COUNT)
+    x, lengths, target = temporal_order(2, 60, noise=0.25).sequences(COUNT, dtype=torch.float64)
+    assert torch.equal(lengths, clean.lengths) and torch.equal(target, clean.target)
+    live = torch.arange(len(x)).unsqueeze(1) < lengths
+    noise = (x - torch.nn.functional.one_hot(clean.x, 8))[live]  # [steps, 8]
+    assert not x[~live].any()
+    n = len(noise) ** 0.5
+    assert (noise.mean(0).abs() < 5 * 0.25 / n).all()
+    torch.testing.assert_close(noise.std(0), torch.full((8,), 0.25).double(), rtol=5 / n, atol=0)
+    correlations = torch.corrcoef(noise.T) - torch.eye(8)
+    assert correlations.abs().max() < 5 / n
+    assert torch.corrcoef(torch.stack([noise[1:, 0], noise[:-1, 0]]))[0, 1].abs() < 5 / n
+
+
 def test_long_lag() -> None:
     q, p = 50, 20
     x, lengths, target = long_lag(q, p).sequences(COUNT)
@@ -262,6 +288,7 @@ def test_sequences_do_not_depend_on_their_neighbours(task: Any) -> None:
     [
         (lambda: multiplication(20), "length must be at least 26, got 20"),
         (lambda: temporal_order(4), "marks must be 2 or 3, got 4"),
+        (lambda: temporal_order(2, 50, noise=-1.0), "noise must be zero or positive, got -1.0"),
         (lambda: temporal_order(2, 40), "length must be at least 50, got 40"),
         (lambda: long_lag(-1, 3), "lag must be zero or positive, got -1"),
         (lambda: long_lag(5, 0), "distractors must be positive, got 0"),

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from typing import Any
 
 import pytest
 import torch
 
 from gatewise.tasks import (
+    ContinualReber,
     associative_recall,
     copy,
+    embedded_reber,
     equal_counts,
     parity,
     permutation_products,
@@ -26,6 +28,7 @@ from gatewise.tasks.recall import KEYS
 
 COUNT = 300
 TASKS = [
+    ContinualReber(2),
     equal_counts(7),
     copy(6, shortest=0),
     selective_copy(20, shortest=12),
@@ -132,6 +135,23 @@ def test_timed_spikes() -> None:
             assert [v for (v,) in x[a + 1 : b + 1]] == [b - a - 6] * (b - a)
 
 
+def test_continual_reber() -> None:
+    end, begin = "BTPSXVE".index("E"), "BTPSXVE".index("B")
+    singles = embedded_reber().sequences(3 * COUNT, seed=4, purpose=1)
+    words = [list(w[:n]) for w, n in zip(singles.x.T.tolist(), singles.lengths, strict=True)]
+    task = ContinualReber(3)
+    allowed = task.possible(COUNT, seed=4, purpose=1).T.tolist()
+    for k, (x, target) in enumerate(rows(task, seed=4, purpose=1)):
+        three = words[3 * k : 3 * k + 3]
+        assert x == [s for w in three for s in (*w, end)]
+        assert target == [*x[1:], begin]
+        may = allowed[k][: len(x)]
+        assert all(m >> s & 1 for m, s in zip(may, target, strict=True))
+        ends = accumulate(len(w) + 1 for w in three)
+        assert all(may[t - 1] == 1 << begin for t in ends)
+        assert not any(allowed[k][len(x) :])
+
+
 @pytest.mark.parametrize("task", TASKS, ids=lambda t: t.name)
 def test_sequences_do_not_depend_on_their_neighbours(task: Any) -> None:
     whole = task.sequences(9, seed=1, stream=3)
@@ -151,6 +171,7 @@ def test_sequences_do_not_depend_on_their_neighbours(task: Any) -> None:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
+        (lambda: ContinualReber(0), "strings must be positive, got 0"),
         (lambda: equal_counts(3, 4), "length must be at least shortest"),
         (lambda: equal_counts(3, letters=1), "letters must be at least 2, got 1"),
         (lambda: copy(3, items=0), "items must be positive, got 0"),

@@ -2,6 +2,7 @@
 
 from gatewise.tasks.adding import adding, multiplication
 from gatewise.tasks.classes import two_classes
+from gatewise.tasks.continual import ContinualReber
 from gatewise.tasks.copying import copy, selective_copy
 from gatewise.tasks.counting import equal_counts
 from gatewise.tasks.groups import parity, permutation_products
@@ -11,6 +12,7 @@ from gatewise.tasks.symbols import long_lag, temporal_order, two_sequences
 from gatewise.tasks.timing import spike_delays, timed_spikes
 
 __all__ = [
+    "ContinualReber",
     "adding",
     "associative_recall",
     "copy",

@@ -9,7 +9,9 @@ from gatewise.tasks.text import code
 _MARKS = {2: ((10, 20), (50, 60)), 3: ((10, 20), (33, 43), (66, 76))}
 
 
-def temporal_order(marks: int = 2, length: int = 100) -> Task:
+def temporal_order(
+    marks: int = 2, length: int = 100, unmarked: bool = False, noise: float = 0.0
+) -> Task:
     """Which of X and Y came first (Hochreiter & Schmidhuber, 1997, experiments 6a and 6b).
 
     E, symbols of {a, b, c, d} but for X or Y at `marks` positions, B; length … length·1.1 steps.
@@ -19,22 +21,29 @@ def temporal_order(marks: int = 2, length: int = 100) -> Task:
     Args:
         marks: 2 (6a) or 3 (6b).
         length: shortest length, at least 50; 100 in the paper.
+        unmarked: sequences without any X or Y are one class more, as frequent as the others.
+        noise: standard deviation of normal deviates on each input, which then are 8 numbers, 1 at
+            the symbol's own; 0: inputs are symbols.
 
     Raises:
-        ValueError: another number of marks, or a shorter length.
+        ValueError: another number of marks, a shorter length, negative noise.
     """
     if marks not in _MARKS:
         raise ValueError(f"marks must be 2 or 3, got {marks}")
     if length < 50:
         raise ValueError(f"length must be at least 50, got {length}")
+    if not noise >= 0:
+        raise ValueError(f"noise must be zero or positive, got {noise}")
     places = [float(p * length // 100) for span in _MARKS[marks] for p in span]
     return Task(
-        f"temporal order {marks} {length}",
-        code("temporal_order.c", MARKS=marks),
-        (float(length), float(length + length // 10), *places),
+        f"temporal order {marks} {length}"
+        + ", unmarked" * unmarked
+        + f", noise {noise:g}" * (noise > 0),
+        code("temporal_order.c", MARKS=marks, UNMARKED=int(unmarked), NOISE=int(noise > 0)),
+        (float(length), float(length + length // 10), float(noise), *places),
         inputs=8,
-        outputs=2**marks,
-        symbols=True,
+        outputs=2**marks + unmarked,
+        symbols=noise == 0,
         target_symbols=True,
     )
 
