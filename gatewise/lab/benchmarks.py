@@ -33,12 +33,15 @@ class Benchmark:
 
 
 BENCHMARKS: dict[str, Benchmark] = {
+    "reber": Benchmark("reber", 1),
     "adding-100": Benchmark("adding", 100),
     "multiplication-100": Benchmark("multiplication", 100),
     "order-100": Benchmark("order", 100),
-    "order-1000": Benchmark("order", 1000),
-    # The claim says five classes; the paper's experiment 6b, which it stands for, has eight.
-    "order-3-100": Benchmark("order-3", 100),
+    "order-noisy-1000": Benchmark("order-noisy", 1000),
+    "order-5-100": Benchmark("order-5", 100),
     "adding-1000": Benchmark("adding", 1000),
     "multiplication-1000": Benchmark("multiplication", 1000),
+    # Beside the eight: the paper's experiment 6b, and its 6a over 1000 steps.
+    "order-3-100": Benchmark("order-3", 100),
+    "order-1000": Benchmark("order", 1000),
 }

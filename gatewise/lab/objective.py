@@ -1,16 +1,30 @@
-"""What a network is asked: a task's inputs as numbers, its loss and its errors.
+"""What a network is asked: sequences of a task, inputs as numbers, the loss and the errors.
 
 Shapes: T = time, B = batch, I = input size, O = outputs.
 """
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch.nn.functional import cross_entropy, one_hot
 
 from gatewise.executors.lanes import Sequences
+
+
+@runtime_checkable
+class Ranked(Protocol):
+    """A task that can say which outputs may be the largest, and whether that is what counts."""
+
+    @property
+    def ranked(self) -> bool: ...
+
+    def possible(
+        self, count: int, seed: int = 0, stream: int = 0, first: int = 0, purpose: int = 0
+    ) -> torch.Tensor:
+        """int64 [T, B]: bit k is set where output k may be the largest."""
+        ...
 
 
 class Source(Protocol):
@@ -36,13 +50,29 @@ class Source(Protocol):
         ...
 
 
-def numbers(task: Source, given: Sequences) -> torch.Tensor:
+class Asked(NamedTuple):
+    """Sequences of a task, and for a ranked one which outputs may be the largest."""
+
+    x: torch.Tensor  # [T, B, I], or int64 [T, B] symbols
+    lengths: torch.Tensor  # [B] int64
+    target: torch.Tensor  # [B, O], [T, B, O]; int64 [B], [T, B] for symbols
+    possible: torch.Tensor | None = None  # int64 [T, B]: bit k is set where output k may be
+
+
+def draw(task: Source, count: int, seed: int, first: int = 0, purpose: int = 0) -> Asked:
+    """Sequences number first … first+count-1 of a seed."""
+    which = {"count": count, "seed": seed, "first": first, "purpose": purpose}
+    possible = task.possible(**which) if isinstance(task, Ranked) and task.ranked else None
+    return Asked(*task.sequences(**which), possible)
+
+
+def numbers(task: Source, given: Asked | Sequences) -> torch.Tensor:
     """The inputs as numbers [T, B, I]: symbols one-hot."""
     return one_hot(given.x, task.inputs).float() if task.symbols else given.x
 
 
 def loss_and_errors(
-    task: Source, output: torch.Tensor, given: Sequences
+    task: Source, output: torch.Tensor, given: Asked
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """What is minimised, and every |t_k - y_k|: softmax for classes, linear for numbers.
 
@@ -52,10 +82,14 @@ def loss_and_errors(
     Returns:
         The mean loss over all that is asked, and errors [B, O]; those of a task with a target at
         every step are each sequence's largest, [B, 1]. Steps that do not exist, or ask nothing,
-        count in neither.
+        count in neither. A ranked task's error is above 1/2 where an output that may not be the
+        largest is above one that may.
     """
     target = given.target
-    if task.target_symbols:
+    if given.possible is not None:
+        asked = target >= 0
+        errors = _misranked(output.detach(), given.possible).unsqueeze(-1)
+    elif task.target_symbols:
         asked = target >= 0
         wanted = one_hot(target.clamp(min=0), task.outputs).to(output.dtype)
         errors = (wanted - output.detach().softmax(-1)).abs()
@@ -67,6 +101,14 @@ def loss_and_errors(
     asked &= torch.arange(len(target)).unsqueeze(1) < given.lengths
     worst = torch.where(asked, errors.amax(-1), 0.0).amax(0)  # [B]
     return _loss(task, output[asked], target[asked]), worst.unsqueeze(1)
+
+
+def _misranked(output: torch.Tensor, possible: torch.Tensor) -> torch.Tensor:
+    """[T, B]: below 1/2 where every possible output is above all others, above it where not."""
+    probability = output.softmax(-1)
+    may = (possible.unsqueeze(-1) >> torch.arange(output.shape[-1])) & 1 == 1
+    least = torch.where(may, probability, 1.0).amin(-1)
+    return (1 + torch.where(may, 0.0, probability).amax(-1) - least) / 2
 
 
 def _loss(task: Source, output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:

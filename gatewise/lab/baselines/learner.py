@@ -12,7 +12,7 @@ from gatewise.lab.baselines.models import (
     RecurrentModel,
 )
 from gatewise.lab.judge import Judge
-from gatewise.lab.objective import Source, loss_and_errors, numbers
+from gatewise.lab.objective import Source, draw, loss_and_errors, numbers
 
 CLIP = 1.0  # largest norm of a gradient
 POINTS = 200  # of a curve, about
@@ -54,7 +54,7 @@ class Learner:
         """Draw a batch, predict, judge, learn."""
         number = self.judge.sequences
         # The kernel's seeds have 32 bits per stream; the data of a trial is a stream of its own.
-        given = self.task.sequences(self.batch, seed=self.seed % 2**31, first=number)
+        given = draw(self.task, self.batch, self.seed % 2**31, number)
         x = numbers(self.task, given)
         output = self.model(x, given.lengths)
         loss, errors = loss_and_errors(self.task, output, given)

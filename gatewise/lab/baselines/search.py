@@ -18,7 +18,7 @@ from gatewise.lab.baselines.learner import Learner
 from gatewise.lab.baselines.models import MODELS, Candidate
 from gatewise.lab.benchmarks import BENCHMARKS
 from gatewise.lab.experiment import Outcome, Progress, State, Work
-from gatewise.lab.objective import loss_and_errors, numbers
+from gatewise.lab.objective import draw, loss_and_errors, numbers
 
 _SECONDS = 0.5  # between two signs of progress
 
@@ -144,7 +144,7 @@ class Trial:
     def outcome(self, trial: int) -> Outcome:
         """Tested on fresh sequences."""
         learner = self.learner
-        tested = self.task.sequences(self.settings.test, seed=self.seed % 2**31, purpose=1)
+        tested = draw(self.task, self.settings.test, self.seed % 2**31, purpose=1)
         with torch.no_grad():
             output = learner.model(numbers(self.task, tested), tested.lengths)
         _, errors = loss_and_errors(self.task, output, tested)

@@ -9,11 +9,10 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from gatewise.executors.lanes import Sequences
 from gatewise.lab.baselines.models import MODELS, Candidate
 from gatewise.lab.benchmarks import BENCHMARKS
 from gatewise.lab.experiment import Outcome, Progress, State, Work
-from gatewise.lab.objective import loss_and_errors, numbers
+from gatewise.lab.objective import Asked, draw, loss_and_errors, numbers
 
 _SECONDS = 0.5
 
@@ -66,8 +65,8 @@ class _Attempt:
         self.task = benchmark.task()
         self.tolerance = benchmark.criterion.tolerance
         data = seed % 2**31
-        self.given = self.task.sequences(settings.sequences, data)
-        self.fresh = self.task.sequences(settings.test, data, purpose=1)
+        self.given = draw(self.task, settings.sequences, data)
+        self.fresh = draw(self.task, settings.test, data, purpose=1)
         self.drawn = self.restarts = 0
         self.solved = False
         self.curve: list[tuple[int, float]] = []
@@ -111,7 +110,7 @@ class _Attempt:
             self.best = loss
 
     @torch.no_grad()
-    def wrong(self, given: Sequences) -> int:
+    def wrong(self, given: Asked) -> int:
         """Sequences with an error above the tolerance."""
         output = self.model(numbers(self.task, given), given.lengths)
         errors = loss_and_errors(self.task, output, given)[1]

@@ -31,6 +31,11 @@ _FOUR = ("lstm", "gru", "rnn", "transformer")
 
 # Task -> what it asks, settings, the networks that are compared.
 _BATTERIES: dict[str, tuple[str, Settings, tuple[str, ...]]] = {
+    "continual-reber": (
+        "Who needs no reset between strings?",
+        Settings("continual-reber", 8, further=(64,), reach=64),
+        ("lstm", "1997", "gru", "rnn"),
+    ),
     "delays-20": (
         "Who measures the distance of spikes to the step?",
         Settings("delays", 20),

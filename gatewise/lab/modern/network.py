@@ -7,14 +7,17 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_right
+from collections.abc import Sequence
 
 import torch
 from torch import nn
+from torch.func import functional_call
+from torch.nn.functional import pad
 
 from gatewise.cells import get_cell
 from gatewise.equations.trace import trace
 from gatewise.lab.objective import Source
-from gatewise.layers import Recurrent
+from gatewise.layers import Recurrent, join
 from gatewise.learning import BPTT, HDetach
 from gatewise.models.transformer import Transformer
 
@@ -43,9 +46,39 @@ class Network(nn.Module):
             seen = self.layer(x)[0]  # steps past a sequence's end come after all that is asked
         else:
             seen = (rule or BPTT()).run(self.layer, x, lengths=lengths)[0]
+        return self.answer(seen, lengths)
+
+    def answer(self, seen: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+        """The layer's output [T, B, H] -> [T, B, O], or [B, O]."""
         if self.every_step:
             return self.head(seen)
         return self.head(seen[lengths - 1, torch.arange(len(lengths))])
+
+
+class Together:
+    """Networks of one shape whose recurrent layers run in one call of the kernel.
+
+    Each gives what it gives alone, to the bit, and gradients go to its own parameters.
+    """
+
+    def __init__(self, nets: Sequence[Network]) -> None:
+        self.nets = list(nets)
+        self.layer = join([n.layer for n in nets if isinstance(n.layer, Recurrent)])
+
+    def __call__(
+        self, xs: Sequence[torch.Tensor], lengths: Sequence[torch.Tensor]
+    ) -> list[torch.Tensor]:
+        """Every network's outputs for its own x [T, B, I], T each its own, and lengths [B]."""
+        steps = max(map(len, xs))
+        x = torch.stack([pad(x, (0, 0, 0, 0, 0, steps - len(x))) for x in xs])  # [N, T, B, I]
+        own = [dict(n.layer.named_parameters()) for n in self.nets]
+        weights = {n: torch.stack([p[n] for p in own]) for n in own[0]}
+        call = {"lengths": torch.stack(list(lengths))}
+        seen, _ = functional_call(self.layer, weights, (x,), call)
+        return [
+            net.answer(s[: len(x)], n)
+            for net, s, x, n in zip(self.nets, seen, xs, lengths, strict=True)
+        ]
 
 
 def make_network(

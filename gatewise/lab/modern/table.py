@@ -19,11 +19,12 @@ _S = "S (a circulating table)"
 
 # Successes of ten that S states for the LSTM.
 _STATED = {
+    "reber": 10,
     "adding-100": 10,
     "multiplication-100": 10,
     "order-100": 10,
-    "order-3-100": 8,
-    "order-1000": 9,
+    "order-noisy-1000": 9,
+    "order-5-100": 8,
     "adding-1000": 6,
     "multiplication-1000": 5,
 }
@@ -71,10 +72,11 @@ def _experiment(name: str, asks: str, settings: Settings, *tags: str) -> Experim
 
 
 def _benchmark(name: str) -> Experiment:
-    asks = f"Does an LSTM of today learn {name}?"
+    found = _experiment(f"modern/{name}", f"Does an LSTM of today learn {name}?", _settings(name))
+    if name not in _STATED:
+        return found
     stated = Published("successes", _STATED[name], _S, 10)
-    found = _experiment(f"modern/{name}", asks, _settings(name), "eight")
-    return replace(found, published=(stated,))
+    return replace(found, published=(stated,), tags=("eight",))
 
 
 def _long(task: str, length: int) -> Experiment:
@@ -97,7 +99,7 @@ def _search(name: str, benchmark: str) -> Experiment:
 
 
 EXPERIMENTS: tuple[Experiment, ...] = (
-    *map(_benchmark, _STATED),
+    *map(_benchmark, BENCHMARKS),
     *(_long(task, n) for task, n in _LONG),
     *(_cell(c, b) for b in _FOR_CELLS for c in _CELLS),
     *(_search(c, b) for b in _FOR_SEARCH for c in _SEARCHED),

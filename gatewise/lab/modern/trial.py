@@ -10,23 +10,26 @@ Shapes: T = time, B = batch, I = input size, O = outputs.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import torch
 
 from gatewise.executors.lanes import Criterion
+from gatewise.lab.curve import Curves
 from gatewise.lab.experiment import Outcome, Progress, State, Track, Work
 from gatewise.lab.families import FAMILIES
 from gatewise.lab.judge import Judge
-from gatewise.lab.modern.network import Network, make_network
-from gatewise.lab.objective import Source, loss_and_errors, numbers
+from gatewise.lab.modern.network import Network, Together, make_network
+from gatewise.lab.objective import Asked, Source, draw, loss_and_errors, numbers
+from gatewise.layers import Recurrent
 from gatewise.learning import BPTT, HDetach
 
 _TEST_BATCH = 64
 _RIGHT = 0.99  # of these, for success at another length
 _SECONDS = 1.0  # between two signs of progress
-_POINTS = 256  # of a curve, at most
+_SIDE_BY_SIDE = 5  # trials in one call of the kernel: with ten trials, two cores are busy
+_SHORT = 1000  # steps; of longer sequences one trial alone fills the memory of a small machine
 
 
 @dataclass(frozen=True)
@@ -104,52 +107,107 @@ class Settings:
 
 
 def run(settings: Settings, work: Work) -> Iterator[Progress | Outcome]:
-    """One trial."""
-    [number] = work.trials
-    seeds = [work.seed_of(number, f"{settings.series}{of}") for of in ("", "/weights")]
-    trial = Trial(settings, *seeds)
+    """Trials side by side, their layers in one call of the kernel where the cell has one."""
+    trials = [Trial(settings, work, n) for n in work.trials]
     if work.state is not None:
-        trial.load_state_dict(work.state)
+        for t in trials:
+            t.load_state_dict(under(work.state, str(t.number)))
     spoken = time.perf_counter()
-    while not trial.solved and trial.drawn < work.limit:
-        trial.update()
+    for going in _until_over(trials):
         if time.perf_counter() - spoken >= _SECONDS:
-            yield Progress(min(1.0, trial.drawn / work.limit), trial.note, trial.state_dict)
+            done = sum(t.drawn for t in trials) / (work.limit * len(trials))
+            notes = "; ".join(t.note for t in going)
+            yield Progress(min(1.0, done), notes, lambda: _state(trials))
             spoken = time.perf_counter()
-    yield trial.outcome(number)
+    for t in trials:
+        yield t.outcome()
 
 
-TRACK = Track("modern", "Any cell, mini-batches, one recipe of today", run)
+def _until_over(trials: list[Trial]) -> Iterator[list[Trial]]:
+    """Update all trials that are not over, and give them, until there are none."""
+    going: list[Trial] = []
+    networks: Together | None = None
+    while True:
+        left = [t for t in trials if not t.over]
+        if not left:
+            return
+        if left != going:
+            going = left
+            networks = Together([t.net for t in going]) if _can_go_together(going) else None
+        given = [t.draw() for t in going]
+        xs = [numbers(t.task, g) for t, g in zip(going, given, strict=True)]
+        lengths = [g.lengths for g in given]
+        if networks is None:
+            each = zip(going, xs, lengths, strict=True)
+            outputs = [t.net(x, n, t.rule()) for t, x, n in each]
+        else:
+            outputs = networks(xs, lengths)
+        losses = [t.judged(g, y) for t, g, y in zip(going, given, outputs, strict=True)]
+        learning = [(t, loss) for t, loss in zip(going, losses, strict=True) if not t.solved]
+        if learning:
+            torch.stack([loss for _, loss in learning]).sum().backward()
+        for t, _ in learning:
+            t.step()
+        yield going
+
+
+def _can_go_together(trials: list[Trial]) -> bool:
+    """Is there more than one recurrent layer, and nothing that differs in how they learn?"""
+    t = trials[0]
+    return len(trials) > 1 and isinstance(t.net.layer, Recurrent) and not t.settings.recipe.detach
+
+
+def _state(trials: list[Trial]) -> dict[str, torch.Tensor]:
+    return {f"{t.number}.{n}": v for t in trials for n, v in t.state_dict().items()}
+
+
+TRACK = Track(
+    "modern",
+    "Any cell, mini-batches, one recipe of today",
+    run,
+    lambda settings: _SIDE_BY_SIDE if settings.length <= _SHORT else 1,
+)
 
 
 class Trial:
     """One network on its way through the lengths; it can be put aside between any two updates."""
 
-    def __init__(self, settings: Settings, seed: int, weights: int) -> None:
-        s, self.settings, self.seed = settings, settings, seed
+    def __init__(self, settings: Settings, work: Work, number: int) -> None:
+        s, self.settings, self.number, self.limit = settings, settings, number, work.limit
+        self.seed = work.seed_of(number, s.series)
         self.family = FAMILIES[s.task]
         self.stages: list[Source] = [self.family.make(n) for n in s.lengths]
-        self.longest = int(self.stages[-1].sequences(64, seed, purpose=2).lengths.max())
+        longest = int(self.stages[-1].sequences(64, purpose=2).lengths.max())
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(weights)
+            torch.manual_seed(work.seed_of(number, f"{s.series}/weights"))
             self.net: Network = make_network(
-                self.stages[-1], s.cell, s.hidden, s.layers, self.longest, s.recipe.init
+                self.stages[-1], s.cell, s.hidden, s.layers, longest, s.recipe.init
             )
         self.adam = torch.optim.Adam(
             self.net.parameters(), s.recipe.rate, betas=s.recipe.betas, fused=True
         )
         self.updates = self.stage = 0
-        self.solved = False
+        self.met = self.solved = False
         self.judge = self._judge()
-        self.curve = Curve()
+        self.curve = Curves(1)
 
     def _judge(self) -> Judge:
         """The paper's rule at the last length, the recipe's before it."""
         rule, r = self.family.criterion, self.settings.recipe
-        if self.stage < len(self.stages) - 1:
+        if not self.last:
             most = int((1 - r.climb) * r.latest)
             rule = Criterion(rule.tolerance, window=r.latest, most_wrong=most)
         return Judge(rule)
+
+    @property
+    def task(self) -> Source:
+        """What is trained on now."""
+        return self.stages[self.stage]
+
+    @property
+    def last(self) -> bool:
+        """Has it come to the length asked for?"""
+        return self.stage == len(self.stages) - 1
 
     @property
     def drawn(self) -> int:
@@ -157,39 +215,54 @@ class Trial:
         return self.updates * self.settings.recipe.batch
 
     @property
+    def over(self) -> bool:
+        return self.solved or self.drawn >= self.limit
+
+    @property
     def note(self) -> str:
         j = self.judge
-        return f"{self.stages[self.stage].name}: {j.wrong} wrong, error {j.error:.3g}"
+        return f"{self.task.name}: {j.wrong} wrong, error {j.error:.3g}"
 
-    def update(self) -> None:
-        """Draw a batch, predict, judge, learn."""
-        r, task = self.settings.recipe, self.stages[self.stage]
-        given = task.sequences(r.batch, self.seed, first=self.drawn)
-        output = self.net(numbers(task, given), given.lengths, self._rule())
-        loss, errors = loss_and_errors(task, output, given)
-        met = self.judge.see(errors)
-        self.updates += 1
-        self.curve.add(self.drawn, float(errors.mean()))
-        if met and self.stage == len(self.stages) - 1:
-            self.solved = True
-            return
-        for group in self.adam.param_groups:
-            group["lr"] = r.rate / (1 + (self.updates - 1) / r.decay)
-        self.adam.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(self.net.parameters(), r.clip)
-        self.adam.step()
-        if met:
-            self.stage += 1
-            self.judge = self._judge()
+    # -- an update: draw, predict, judge, learn --------------------------------------------
 
-    def _rule(self) -> BPTT | HDetach:
+    def draw(self) -> Asked:
+        """The next batch."""
+        return draw(self.task, self.settings.recipe.batch, self.seed, self.drawn)
+
+    def rule(self) -> BPTT | HDetach:
+        """How the next batch is differentiated."""
         p = self.settings.recipe.detach
         return HDetach(p, self.seed + self.updates) if p else BPTT()
 
+    def judged(self, given: Asked, output: torch.Tensor) -> torch.Tensor:
+        """The loss of a batch; after it the trial may be solved, and learns no more."""
+        loss, errors = loss_and_errors(self.task, output, given)
+        self.met = self.judge.see(errors)
+        self.updates += 1
+        self.curve.add(0, self.drawn, self.judge.error)
+        self.solved = self.met and self.last and self._confirmed()
+        return loss
+
+    def step(self) -> None:
+        """Learn from the gradients; climb to the next length where the latest were right."""
+        r = self.settings.recipe
+        for group in self.adam.param_groups:
+            group["lr"] = r.rate / (1 + (self.updates - 1) / r.decay)
+        torch.nn.utils.clip_grad_norm_(self.net.parameters(), r.clip)
+        self.adam.step()
+        self.adam.zero_grad()
+        if self.met:
+            self.stage += not self.last
+            self.judge = self._judge()
+
+    def _confirmed(self) -> bool:
+        """Are the fixed sets of the family, where it has any, right too?"""
+        sets = self.family.sets
+        return not sets or self.test(self.stages[-1], sets)[0] == 0
+
     # -- how it ended --------------------------------------------------------------------
 
-    def outcome(self, number: int) -> Outcome:
+    def outcome(self) -> Outcome:
         """Tested on fresh sequences, of other lengths too, if it came as far as the last length."""
         found: dict[str, float] = {
             "weights": sum(p.numel() for p in self.net.parameters()),
@@ -197,7 +270,7 @@ class Trial:
             "length": self.settings.lengths[self.stage],
         }
         success = self.solved
-        if self.stage == len(self.stages) - 1:
+        if self.last:
             count = self.settings.test
             wrong, error = self.test(self.stages[-1], count)
             found |= {"test_wrong": wrong, "test_count": count, "test_error": error}
@@ -206,16 +279,14 @@ class Trial:
                 wrong, _ = self.test(self.family.make(n), few)
                 found[f"right_at_{n}"] = right = 1 - wrong / few
                 success = success and (right >= _RIGHT or n != self.settings.reach)
-        return Outcome(number, success, self.drawn, found, self.curve.points)
+        return Outcome(self.number, success, self.drawn, found, self.curve.of(0))
 
     def test(self, task: Source, count: int) -> tuple[int, float]:
         """Wrong ones of `count` fresh sequences, and their mean |error|."""
         judge = Judge(replace(self.family.criterion, window=count, measure="absolute"))
         with torch.no_grad():
             for first in range(0, count, _TEST_BATCH):
-                given = task.sequences(
-                    min(_TEST_BATCH, count - first), self.seed, first=first, purpose=1
-                )
+                given = draw(task, min(_TEST_BATCH, count - first), self.seed, first, purpose=1)
                 output = self.net(numbers(task, given), given.lengths)
                 judge.see(loss_and_errors(task, output, given)[1])
         return judge.wrong, judge.error
@@ -228,60 +299,23 @@ class Trial:
         for n, p in self.net.named_parameters():
             found |= {f"adam.{n}.{k}": v.clone() for k, v in self.adam.state.get(p, {}).items()}
         found |= {f"judge.{n}": t.clone() for n, t in self.judge.state_dict().items()}
-        found |= {f"curve.{n}": t for n, t in self.curve.state_dict().items()}
+        found["curve"] = self.curve.points.clone()
         found["at"] = torch.tensor([self.updates, self.stage, self.solved])
         return found
 
     def load_state_dict(self, state: State) -> None:
         """See `state_dict`."""
-        self.net.load_state_dict(_under(state, "net"))
+        self.net.load_state_dict(under(state, "net"))
         for n, p in self.net.named_parameters():
-            if own := _under(state, f"adam.{n}"):
+            if own := under(state, f"adam.{n}"):
                 self.adam.state[p] = {k: v.clone() for k, v in own.items()}
         self.updates, self.stage, solved = state["at"].tolist()
         self.solved = bool(solved)
         self.judge = self._judge()
-        self.judge.load_state_dict(_under(state, "judge"))
-        self.curve.load_state_dict(_under(state, "curve"))
+        self.judge.load_state_dict(under(state, "judge"))
+        self.curve.points = state["curve"].clone()
 
 
-class Curve:
-    """A mean error over ever longer stretches: some hundred points of a run of any length."""
-
-    def __init__(self) -> None:
-        self._points: list[tuple[float, float]] = []  # (sequences, mean error of the stretch)
-        self._stretch, self._sum, self._count = 1, 0.0, 0
-
-    def add(self, sequences: int, error: float) -> None:
-        """The mean error of the update that ended with sequence number `sequences`."""
-        self._sum, self._count = self._sum + error, self._count + 1
-        if self._count < self._stretch:
-            return
-        self._points.append((sequences, self._sum / self._count))
-        self._sum, self._count = 0.0, 0
-        if len(self._points) == _POINTS:
-            pairs = zip(self._points[::2], self._points[1::2], strict=True)
-            self._points = [(n, (a + b) / 2) for (_, a), (n, b) in pairs]
-            self._stretch *= 2
-
-    @property
-    def points(self) -> tuple[tuple[int, float], ...]:
-        return tuple((int(n), e) for n, e in self._points)
-
-    def state_dict(self) -> dict[str, torch.Tensor]:
-        """To continue from."""
-        return {
-            "points": torch.tensor(self._points, dtype=torch.float64).view(-1, 2),
-            "open": torch.tensor([self._stretch, self._count, self._sum], dtype=torch.float64),
-        }
-
-    def load_state_dict(self, state: Mapping[str, torch.Tensor]) -> None:
-        """See `state_dict`."""
-        self._points = [(n, e) for n, e in state["points"].tolist()]
-        stretch, count, self._sum = state["open"].tolist()
-        self._stretch, self._count = int(stretch), int(count)
-
-
-def _under(state: State, prefix: str) -> dict[str, torch.Tensor]:
+def under(state: State, prefix: str) -> dict[str, torch.Tensor]:
     """The entries below `prefix`, without it."""
     return {n[len(prefix) + 1 :]: t for n, t in state.items() if n.startswith(prefix + ".")}
