@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -86,6 +86,20 @@ def _evaluation_line(run: Run) -> str:
         f"step {p.step:>6} of {p.total}  held-out {figures(held_out(last))}{mark}, "
         f"training {figures({loss: last[f'train_{loss}']})}"
     )
+
+
+def tracked(items: Sequence[Any], what: str) -> Iterator[Any]:
+    """The items one by one, with a progress bar."""
+    with Progress(
+        TextColumn(what),
+        BarColumn(bar_width=24),
+        TaskProgressColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        console=errors,
+        disable=not errors.is_terminal,
+    ) as bar:
+        yield from bar.track(items)
 
 
 def held_out(entry: dict[str, Any]) -> dict[str, float]:

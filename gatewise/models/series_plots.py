@@ -6,10 +6,14 @@ F = horizon, S = series, K = outputs of a step.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 from pathlib import Path
 
+import numpy as np
 import torch
+from matplotlib.dates import AutoDateLocator, ConciseDateFormatter, date2num
 
+from gatewise.models.anomaly import Finding
 from gatewise.models.forecaster import Forecaster
 from gatewise.models.plots import new_figure, write_figure
 
@@ -63,4 +67,40 @@ def plot_forecasts(
     figure.suptitle(title)
     handles, labels = grid[0, 0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False)
+    write_figure(figure, path)
+
+
+def plot_anomalies(
+    times: Sequence[datetime],
+    values: Sequence[float],
+    findings: Sequence[Finding],
+    windows: Sequence[tuple[int, int]],
+    path: str | Path,
+    title: str,
+) -> None:
+    """A stream, what was expected of it, and its anomaly score below, as a PNG.
+
+    `windows` are first and last rows of labelled anomalies, shaded; there may be none.
+    """
+    figure = new_figure(11, 5)
+    above, below = figure.subplots(2, 1, sharex=True, height_ratios=[2, 1])
+    x = date2num(list(times))
+    found = np.array(findings)  # [N, 4]
+    above.plot(x, values, color="#2b2b2b", lw=0.7, label="stream")
+    above.plot(x, found[:, 0], color="#1f5fa8", lw=0.6, alpha=0.7, label="expected")
+    low, high = np.quantile(values, [0.0, 1.0])
+    above.set_ylim(low - 0.1 * (high - low or 1), high + 0.1 * (high - low or 1))
+    below.vlines(x, 0, found[:, 3], color="#c0392b", lw=1.2)
+    below.set(ylabel="anomaly score", ylim=(0, 1))
+    for axes in (above, below):
+        for k, (first, last) in enumerate(windows):
+            label = "labelled anomaly" if k == 0 and axes is above else None
+            axes.axvspan(x[first], x[last], color="#e6a817", alpha=0.3, lw=0, label=label)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.grid(alpha=0.2)
+    locator = AutoDateLocator()
+    below.xaxis.set_major_locator(locator)
+    below.xaxis.set_major_formatter(ConciseDateFormatter(locator))
+    above.legend(frameon=False, ncols=3, loc="upper left")
+    above.set_title(title)
     write_figure(figure, path)

@@ -1,0 +1,94 @@
+"""`gatewise detect` and `gatewise nab`: anomalies of a stream, and the benchmark for them."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from gatewise.cli import console
+from gatewise.cli.common import JSON
+from gatewise.cli.errors import checked
+
+
+def detect(
+    path: Annotated[Path, typer.Argument(metavar="DATA", help="A CSV or Parquet file.")],
+    column: Annotated[str, typer.Option(help="The column of the stream's values.")] = "value",
+    time: Annotated[str, typer.Option(help="The column of times, as ISO 8601.")] = "timestamp",
+    plot: Annotated[Path | None, typer.Option(help="Write a picture (PNG) there.")] = None,
+    threshold: Annotated[float, typer.Option(help="Report scores from here on.")] = 0.5,
+    seed: Annotated[int, typer.Option(help="Random seed.")] = 0,
+    as_json: Annotated[bool, JSON] = False,
+) -> None:
+    """Find anomalies in a stream by forecasting it, one value after the other, learning on the way.
+
+    Nothing is trained before. A line for each anomaly; with --json an object for every row.
+
+    Example: gatewise detect taxi.csv --column value --time timestamp --plot taxi.png
+    """
+    from gatewise.models.anomaly import AnomalyDetector, DetectorConfig
+    from gatewise.models.series_plots import plot_anomalies
+    from gatewise.models.table import read_table, read_times
+
+    with checked():
+        if not 0 <= threshold <= 1:
+            raise ValueError(f"threshold must be between 0 and 1, got {threshold}")
+        times, values = read_times(path, time), read_table(path, [column]).values[:, 0].tolist()
+        detector = AnomalyDetector(DetectorConfig(seed=seed))
+    findings = []
+    for row, (when, value) in enumerate(zip(times, values, strict=True), 1):
+        findings.append(found := detector.step(when, value))
+        about = {"row": row, "time": when.isoformat(sep=" "), "value": value, **found._asdict()}
+        if as_json:
+            console.write(json.dumps(about) + "\n")
+        elif found.score >= threshold:
+            console.write(
+                f"{about['time']}  {value:g}, expected {found.expected:.4g} "
+                f"± {found.spread:.2g}, score {found.score:.2f}\n"
+            )
+    if plot is not None:
+        with checked():
+            plot_anomalies(times, values, findings, [], plot, f"{path.name}: {column}")
+        console.note(f"wrote {plot}")
+
+
+def nab(
+    folder: Annotated[Path, typer.Argument(help="The benchmark's folder: data, labels.")],
+    detector: Annotated[
+        str, typer.Option(help="recurrent, windowed-gaussian, random or null")
+    ] = "recurrent",
+    seed: Annotated[int, typer.Option(help="Random seed.")] = 0,
+    as_json: Annotated[bool, JSON] = False,
+) -> None:
+    """Score a detector on the Numenta Anomaly Benchmark, as the benchmark does.
+
+    Example: gatewise nab NAB --detector windowed-gaussian
+    """
+    import torch
+
+    from gatewise.models import nab as benchmark
+
+    with checked():
+        if detector not in benchmark.DETECTORS:
+            allowed = ", ".join(benchmark.DETECTORS)
+            raise ValueError(f"detector must be one of {allowed}, got {detector!r}")
+        corpus = benchmark.read_nab(folder)
+    torch.set_num_threads(1)  # a step of so small a network is slower with more
+    scores = {}
+    for series in console.tracked(corpus, "detecting"):
+        scores[series.name] = benchmark.DETECTORS[detector](series, seed)
+    results = {
+        name: asdict(benchmark.score(corpus, scores, profile))
+        for name, profile in benchmark.PROFILES.items()
+    }
+    if as_json:
+        print(json.dumps({"detector": detector, "seed": seed, "profiles": results}))
+        return
+    for name, r in results.items():
+        print(
+            f"{name}: {r['score']:.1f} ({r['detected']} of {r['windows']} windows, "
+            f"{r['false_alarms']} false alarms, threshold {r['threshold']:.4g})"
+        )

@@ -1,0 +1,241 @@
+"""Anomalies of a stream: predict the next value, compare, adapt. In memory that does not grow.
+
+T = steps of a learning window, B = windows, H = hidden units.
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+from collections import deque
+from dataclasses import dataclass
+from datetime import datetime
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import nn
+
+from gatewise.layers import Recurrent
+from gatewise.layers.stepper import Stepper
+
+_LARGEST = 8.0  # spreads from the mean that the network sees; its input is cut there
+_CLOCK = 7  # the last value, two waves of the day, one of the week
+_WARM = 8  # steps of a learning window that only fill the state
+_SCALE = (-6.0, 3.0)  # of the logarithm of the expected error
+
+
+@dataclass(frozen=True)
+class DetectorConfig:
+    """How a detector predicts and how it learns."""
+
+    cell: str = "gru"
+    hidden_size: int = 32
+    every: int = 16  # rows between two steps of learning
+    window: int = 64  # T
+    replay: int = 8  # B: the latest window and others drawn from the past
+    memory: int = 8192  # rows kept to draw from
+    learning_rate: float = 3e-3
+    quiet: int = 20  # rows at the beginning that get no score
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("hidden_size", "every", "replay", "memory", "learning_rate"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"{name} must be positive, got {getattr(self, name)!r}")
+        if not _WARM < self.window <= self.memory:
+            raise ValueError(f"window must be in {_WARM + 1}…memory, got {self.window}")
+
+
+class Finding(NamedTuple):
+    """What a detector says of one value."""
+
+    expected: float  # the forecast that was made before the value was seen
+    spread: float  # the error that was expected of it; both in the stream's own unit
+    surprise: float  # 1: as rare as the rarest so far
+    score: float  # 0…1, from the surprise; 0 where a recent value was as surprising
+
+
+class Ceiling:
+    """The k-th largest number so far, sinking by a share per step where it forgets.
+
+    A number divided by it says how rare the number is, whatever the distribution's tail.
+
+    >>> ceiling = Ceiling(2)
+    >>> [ceiling.measure(x) for x in (4.0, 2.0, 1.0, 3.0)]
+    [1000.0, 1000.0, 0.5, 1.5]
+    """
+
+    def __init__(self, k: int, forgets: float = 0.0) -> None:
+        self._largest, self._growth = [0.0] * k, 1.0 + forgets
+        self._scale = 1.0  # instead of shrinking what is kept, what comes is made larger
+
+    def measure(self, x: float) -> float:
+        """`x` ≥ 0 in units of the ceiling before it, at most 1000; then `x` counts too."""
+        ceiling = self._largest[0] / self._scale
+        ratio = min(1000.0, x / max(ceiling, 1e-3))
+        if x * self._scale > self._largest[0]:
+            heapq.heapreplace(self._largest, x * self._scale)
+        self._scale *= self._growth
+        if self._scale > 1e100:
+            self._largest = [v / self._scale for v in self._largest]
+            self._scale = 1.0
+        return ratio
+
+
+class Peaks:
+    """Lets a number through where none of the last ones was as large: one alarm, not a burst.
+
+    "Last" is a share of the stream so far, but at least `least` steps.
+
+    >>> peaks = Peaks(least=2, share=0.0)
+    >>> [peaks.keep(x) for x in (3.0, 1.0, 2.0, 2.5)]
+    [3.0, 0.0, 0.0, 2.5]
+    """
+
+    def __init__(self, least: int, share: float) -> None:
+        self._least, self._share, self._step = least, share, 0
+        self._kept: deque[tuple[int, float]] = deque()  # falling: what may still be the largest
+
+    def keep(self, x: float) -> float:
+        """`x`, or 0."""
+        oldest = self._step - max(self._least, self._share * self._step)
+        while self._kept and self._kept[0][0] < oldest:
+            self._kept.popleft()
+        largest = self._kept[0][1] if self._kept else -math.inf
+        while self._kept and self._kept[-1][1] <= x:
+            self._kept.pop()
+        self._kept.append((self._step, x))
+        self._step += 1
+        return x if x > largest else 0.0
+
+
+class Scale:
+    """Running mean and spread of the values so far (Welford, 1962)."""
+
+    def __init__(self) -> None:
+        self.count, self.mean, self._squares = 0, 0.0, 0.0
+
+    @property
+    def std(self) -> float:
+        """Never 0: a thousandth of the mean at least."""
+        spread = math.sqrt(self._squares / self.count) if self.count else 0.0
+        return max(spread, 1e-3 * max(abs(self.mean), 1e-6))
+
+    def add(self, value: float) -> None:
+        """Count `value` in."""
+        self.count += 1
+        before = value - self.mean
+        self.mean += before / self.count
+        self._squares += before * (value - self.mean)
+
+
+class AnomalyDetector:
+    """Says of every value of a stream how surprising it is, and learns from it.
+
+    A recurrent network forecasts each value from those before and from the clock, as a mean μ and
+    an expected error b (the Laplace distribution's). Three things can be surprising, each measured
+    against the largest of its kind so far: the value's level, the forecast's error |x - μ|, and the
+    mean of the last five (x - μ) / b, where small errors all point the same way. The largest of the
+    three is the surprise. Every 16 values the network takes a step of learning on the latest window
+    and on some of the past.
+
+    Everything is causal: what is said of a value depends on it and on those before it alone.
+
+    Raises ValueError for a configuration out of range.
+
+    >>> detector = AnomalyDetector(DetectorConfig(hidden_size=8))
+    >>> finding = detector.step(datetime(2020, 1, 1), 3.0)
+    >>> finding.score
+    0.0
+    """
+
+    def __init__(self, config: DetectorConfig | None = None) -> None:
+        self.config = config = DetectorConfig() if config is None else config
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(config.seed)
+            self.layer = Recurrent(config.cell, _CLOCK, config.hidden_size)
+            self.head = nn.Linear(self.layer.output_size, 2)
+        nn.init.zeros_(self.head.weight)  # the first forecast is the last value
+        nn.init.zeros_(self.head.bias)
+        self._parameters = [*self.layer.parameters(), *self.head.parameters()]
+        self._optimizer = torch.optim.Adam(
+            self._parameters, config.learning_rate, betas=(0.9, 0.99), fused=True
+        )
+        self._stepper = Stepper(self.layer, head=self.head)
+        self._random = np.random.default_rng(config.seed)
+        self._scale, self._last = Scale(), 0.0
+        self._inputs = torch.zeros(config.memory, _CLOCK)  # the latest rows, in a ring
+        self._targets = torch.zeros(config.memory)
+        self._errors: deque[float] = deque(maxlen=5)
+        # A level or an error that came three or four times is no anomaly any more; a run of errors
+        # is one at once, and is forgotten by the time the stream has changed for good.
+        self._level, self._error = Ceiling(3), Ceiling(4)
+        self._run = Ceiling(1, forgets=3e-4)
+        self._peaks = Peaks(least=100, share=0.03)
+
+    def step(self, time: datetime, value: float) -> Finding:
+        """What to say of the next `value`; ValueError where it is not finite."""
+        if not math.isfinite(value):
+            raise ValueError(f"value must be finite, got {value}")
+        value = float(value)
+        scale, row = self._scale, self._scale.count
+        if row == 0:
+            scale.mean = value
+        mean, std = scale.mean, scale.std
+        scale.add(value)
+        z = min(_LARGEST, max(-_LARGEST, (value - mean) / std))
+        x = torch.tensor([[self._last, *clock(time)]], dtype=torch.float32)
+        change, log_spread = self._stepper.advance(x)[0].tolist()
+        expected = self._last + change
+        spread = math.exp(min(_SCALE[1], max(_SCALE[0], log_spread)))
+        surprise = self._compare(z, z - expected, spread)
+        score = self._peaks.keep(surprise) if row >= self.config.quiet else 0.0
+        at = row % self.config.memory
+        self._inputs[at], self._targets[at], self._last = x[0], z, z
+        if scale.count % self.config.every == 0 and scale.count >= self.config.window:
+            self._adapt(scale.count)
+        return Finding(
+            mean + std * expected, std * spread, surprise, score / (1 + score) if score else 0.0
+        )
+
+    def _compare(self, z: float, error: float, spread: float) -> float:
+        self._errors.append(min(10.0, max(-10.0, error / max(spread, 0.02))))
+        run = abs(sum(self._errors)) / len(self._errors)
+        return max(
+            self._level.measure(abs(z)),
+            0.9 * self._error.measure(abs(error)),
+            0.8 * self._run.measure(run),
+        )
+
+    def _adapt(self, count: int) -> None:
+        """One step of learning: the Laplace likelihood of the latest window and of earlier ones."""
+        config, memory = self.config, self.config.memory
+        oldest = max(0, count - memory)
+        latest = count - config.window
+        starts = self._random.integers(oldest, latest + 1, config.replay - 1)
+        first = torch.from_numpy(np.append(starts, latest))  # [B]
+        rows = (first + torch.arange(config.window)[:, None]) % memory  # [T, B]
+        x, target = self._inputs[rows], self._targets[rows]
+        y = self.head(self.layer(x)[0])  # [T, B, 2]
+        mean, log_spread = x[..., 0] + y[..., 0], y[..., 1].clamp(*_SCALE)
+        loss = ((mean - target).abs() * torch.exp(-log_spread) + log_spread)[_WARM:].mean()
+        self._optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(self._parameters, 1.0)
+        self._optimizer.step()
+        self._stepper.refresh()  # a fused optimizer does not count as a change of the weights
+
+
+def clock(time: datetime) -> tuple[float, ...]:
+    """The time of day and of the week as waves: 6 numbers."""
+    day = 2 * math.pi * (time.hour * 3600 + time.minute * 60 + time.second) / 86400
+    week = (2 * math.pi * time.weekday() + day) / 7
+    return (
+        math.sin(day),
+        math.cos(day),
+        math.sin(2 * day),
+        math.cos(2 * day),
+        math.sin(week),
+        math.cos(week),
+    )
