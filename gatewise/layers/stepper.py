@@ -26,8 +26,8 @@ class Stepper:
     microseconds. The outputs are those of the layer in evaluation mode, to the bit.
 
     A stream has no gradient. Weights that change between steps (an optimiser's step, a loaded
-    checkpoint) are noticed and packed again; after writing to `parameter.data` directly, which
-    PyTorch does not count as a change, call `refresh()`.
+    checkpoint) are noticed and packed again; after writing to `parameter.data` directly or by an
+    optimiser with `fused=True`, which PyTorch does not count as changes, call `refresh()`.
 
     With a `head`, a linear map of the output, steps give what the head makes of it.
 
