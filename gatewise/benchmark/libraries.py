@@ -37,6 +37,8 @@ def onnxruntime(case: Case) -> Contest:
     options = ort.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     options.inter_op_num_threads = 1
+    # Its threads would go on spinning while ours are measured, on the same cores.
+    options.add_session_config_entry("session.force_spinning_stop", "1")
     model = _onnx_lstm(onnx, layer, case)
     session = ort.InferenceSession(
         model.SerializeToString(), options, providers=["CPUExecutionProvider"]
