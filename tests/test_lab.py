@@ -51,7 +51,10 @@ def test_every_row_runs(name: str, tmp_path: Path) -> None:
     assert [o.trial for o in found] == [0, 1]
     assert found[0].numbers["weights"] > 0
     if found[0].curve:
-        assert found[0].curve != found[1].curve  # each trial has numbers of its own
+        # Each trial has numbers of its own (repr: NaN, of a network that has diverged, is equal).
+        diverged = any("nan" in repr(o.curve) for o in found)
+        assert diverged or found[0].curve != found[1].curve
+        assert all(o.numbers["test_wrong"] == o.numbers["test_count"] for o in found if diverged)
 
 
 ROWS = {"tdnn/adding-100": 320, "lbfgs/adding-100": 400, "guessing/adding-100": 640}

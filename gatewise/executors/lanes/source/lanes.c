@@ -399,7 +399,9 @@ static void target_step(network *n, const sequence *s, long t, step_data *d, int
     if (masked) e[k] = blend(live, e[k], splat(0));
     if (judged) {
       const vec size = blend(e[k] < 0, -e[k], e[k]);
-      if (!RANKED) n->worst = blend(size > n->worst, size, n->worst);
+      /* NaN takes the place of any number and gives it up to none: such a network is wrong. */
+      const ivec worse = ~(size <= n->worst) & (n->worst == n->worst);
+      if (!RANKED) n->worst = blend(worse, size, n->worst);
       n->absolute += size;
       n->squared += e[k] * e[k];
     }
