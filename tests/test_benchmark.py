@@ -186,6 +186,7 @@ def test_operations_of_a_layer() -> None:
     assert flops(Case("", "", TINY, "training dx")) == 3 * 4 * once
     assert flops(Case("", "", TINY, cell="gru")) == 3 * once
     assert flops(Case("", "", TINY, cell="gru-reset-before")) == 3 * once
+    assert flops(Case("", "", TINY, cell="lstm-1997")) == 3 * 2 * t * b * h * (i + 3 * h)
 
 
 def test_memory_is_that_of_one_step() -> None:

@@ -83,7 +83,8 @@ def flops(case: Case, directions: int = 1) -> float:
     traced = trace(get_cell(case.cell))
     t, b, i, h = case.shape
     of_x, of_h = {"training": (2, 3), "training dx": (3, 3)}.get(case.work, (1, 1))
-    width = sum(of_x * a.from_input * i + of_h * a.from_feedback * h for a in traced.accumulators)
+    fed = h * len(traced.feedback)
+    width = sum(of_x * a.from_input * i + of_h * a.from_feedback * fed for a in traced.accumulators)
     return 2.0 * t * b * h * width * directions
 
 
