@@ -12,6 +12,7 @@ from gatewise.lab.baselines.models import (
     RecurrentModel,
 )
 from gatewise.lab.judge import Judge
+from gatewise.lab.kept import load_training_state, training_state
 from gatewise.lab.objective import Source, draw, loss_and_errors, numbers
 
 CLIP = 1.0  # largest norm of a gradient
@@ -79,21 +80,14 @@ class Learner:
 
     def state_dict(self) -> dict[str, torch.Tensor]:
         """Everything training goes on from."""
-        found = {f"model.{n}": t.detach().clone() for n, t in self.model.state_dict().items()}
-        for n, p in self.model.named_parameters():
-            found |= {f"adam.{n}.{k}": v.clone() for k, v in self.adam.state.get(p, {}).items()}
-        found |= {f"judge.{n}": t.clone() for n, t in self.judge.state_dict().items()}
+        found = training_state("model", self.model, self.adam, self.judge)
         found["curve"] = torch.tensor(self.curve, dtype=torch.float64).view(-1, 2)
         found["solved"] = torch.tensor(self.solved)
         return found
 
     def load_state_dict(self, state: dict[str, torch.Tensor]) -> None:
         """See `state_dict`."""
-        self.model.load_state_dict(_under(state, "model"))
-        for n, p in self.model.named_parameters():
-            if own := _under(state, f"adam.{n}"):
-                self.adam.state[p] = {k: v.clone() for k, v in own.items()}
-        self.judge.load_state_dict(_under(state, "judge"))
+        load_training_state(state, "model", self.model, self.adam, self.judge)
         self.curve = [(int(n), float(e)) for n, e in state["curve"].tolist()]
         self.solved = bool(state["solved"])
 
@@ -121,7 +115,3 @@ def vanishing(model: RecurrentModel, loss: torch.Tensor, lengths: torch.Tensor) 
         terms.append((ratio - 1).square().sum())
         after = back.detach()
     return torch.stack(terms).sum() / lengths.sum()
-
-
-def _under(state: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
-    return {n[len(prefix) + 1 :]: t for n, t in state.items() if n.startswith(prefix + ".")}

@@ -20,6 +20,7 @@ from gatewise.lab.curve import Curves
 from gatewise.lab.experiment import Outcome, Progress, State, Track, Work
 from gatewise.lab.families import FAMILIES
 from gatewise.lab.judge import Judge
+from gatewise.lab.kept import load_training_state, training_state, under
 from gatewise.lab.modern.network import Network, Together, make_network
 from gatewise.lab.objective import Asked, Source, draw, loss_and_errors, numbers
 from gatewise.layers import Recurrent
@@ -295,27 +296,15 @@ class Trial:
 
     def state_dict(self) -> dict[str, torch.Tensor]:
         """Everything training goes on from."""
-        found = {f"net.{n}": t.detach().clone() for n, t in self.net.state_dict().items()}
-        for n, p in self.net.named_parameters():
-            found |= {f"adam.{n}.{k}": v.clone() for k, v in self.adam.state.get(p, {}).items()}
-        found |= {f"judge.{n}": t.clone() for n, t in self.judge.state_dict().items()}
+        found = training_state("net", self.net, self.adam, self.judge)
         found["curve"] = self.curve.points.clone()
         found["at"] = torch.tensor([self.updates, self.stage, self.solved])
         return found
 
     def load_state_dict(self, state: State) -> None:
         """See `state_dict`."""
-        self.net.load_state_dict(under(state, "net"))
-        for n, p in self.net.named_parameters():
-            if own := under(state, f"adam.{n}"):
-                self.adam.state[p] = {k: v.clone() for k, v in own.items()}
         self.updates, self.stage, solved = state["at"].tolist()
         self.solved = bool(solved)
-        self.judge = self._judge()
-        self.judge.load_state_dict(under(state, "judge"))
+        self.judge = self._judge()  # of this stage
+        load_training_state(state, "net", self.net, self.adam, self.judge)
         self.curve.points = state["curve"].clone()
-
-
-def under(state: State, prefix: str) -> dict[str, torch.Tensor]:
-    """The entries below `prefix`, without it."""
-    return {n[len(prefix) + 1 :]: t for n, t in state.items() if n.startswith(prefix + ".")}
