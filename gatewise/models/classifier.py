@@ -6,14 +6,14 @@ T = steps, B = batch, I = input size, V = vocabulary, H = hidden units, C = clas
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 from torch import nn
 
 from gatewise.equations.cell import Cell
 from gatewise.layers import Recurrent
+from gatewise.models.config import Config
 
 _LARGEST = {
     "classes": 1 << 20,
@@ -25,11 +25,14 @@ _LARGEST = {
 
 
 @dataclass(frozen=True)
-class ClassifierConfig:
+class ClassifierConfig(Config):
     """The sizes of a classifier; everything but its numbers.
 
     `inputs` is the size of a step, or of the vocabulary where `tokens` is true.
     """
+
+    described = "a classifier"
+    largest = _LARGEST
 
     inputs: int
     classes: int
@@ -41,26 +44,9 @@ class ClassifierConfig:
     dropout: float = 0.3
 
     def __post_init__(self) -> None:
-        for name, largest in _LARGEST.items():
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int):
-                raise TypeError(f"{name} must be an int, got {value!r}")
-            if not 1 <= value <= largest:
-                raise ValueError(f"{name} must be between 1 and {largest:,}, got {value}")
+        super().__post_init__()
         if not isinstance(self.tokens, bool) or not isinstance(self.cell, str):
             raise TypeError("tokens must be true or false and cell a name")
-        if not isinstance(self.dropout, int | float) or not 0.0 <= self.dropout < 1.0:
-            raise ValueError(f"dropout must be at least 0 and below 1, got {self.dropout!r}")
-
-    def to_json(self) -> dict[str, Any]:
-        return asdict(self)
-
-    @classmethod
-    def from_json(cls, data: Any) -> ClassifierConfig:
-        """The configuration that `to_json` wrote; ValueError or TypeError for anything else."""
-        if not isinstance(data, dict) or set(data) != {f.name for f in fields(cls)}:
-            raise ValueError("a classifier's configuration is incomplete")
-        return cls(**data)
 
 
 class SequenceClassifier(nn.Module):

@@ -7,7 +7,7 @@ quantiles), P = steps of a segment, M = segments of the horizon, E = embedding, 
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -16,6 +16,7 @@ from torch.nn.functional import avg_pool1d
 
 from gatewise.equations.cell import Cell
 from gatewise.layers import Recurrent, make_state
+from gatewise.models.config import Config
 
 _LARGEST = {"look_back": 1 << 20, "horizon": 1 << 20, "segment": 1 << 20}
 _LARGEST |= {"series": 1 << 16, "hidden_size": 1 << 16, "num_layers": 1 << 10}
@@ -23,11 +24,14 @@ _EMBEDDING = 16  # numbers that tell the decoder which segment, and which series
 
 
 @dataclass(frozen=True)
-class ForecasterConfig:
+class ForecasterConfig(Config):
     """The sizes of a forecaster; everything but its numbers.
 
     `model` is a name in `FORECASTERS`. `segment`, the sizes and the cell are the recurrent one's.
     """
+
+    described = "a forecaster"
+    largest = _LARGEST
 
     series: int
     look_back: int = 96
@@ -41,18 +45,11 @@ class ForecasterConfig:
     dropout: float = 0.3
 
     def __post_init__(self) -> None:
-        for name, largest in _LARGEST.items():
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int):
-                raise TypeError(f"{name} must be an int, got {value!r}")
-            if not 1 <= value <= largest:
-                raise ValueError(f"{name} must be between 1 and {largest:,}, got {value}")
+        super().__post_init__()
         if self.model not in FORECASTERS:
             raise ValueError(f"model must be one of {', '.join(FORECASTERS)}, got {self.model!r}")
         if self.segment > self.look_back:
             raise ValueError(f"segment must be at most look_back = {self.look_back}")
-        if not isinstance(self.dropout, int | float) or not 0.0 <= self.dropout < 1.0:
-            raise ValueError(f"dropout must be at least 0 and below 1, got {self.dropout!r}")
         q = self.quantiles
         if not all(isinstance(x, float) and 0 < x < 1 for x in q) or list(q) != sorted(set(q)):
             raise ValueError(f"quantiles must rise between 0 and 1, got {q!r}")
@@ -61,15 +58,12 @@ class ForecasterConfig:
     def outputs(self) -> int:
         return 1 + len(self.quantiles)
 
-    def to_json(self) -> dict[str, Any]:
-        return asdict(self)
-
     @classmethod
     def from_json(cls, data: Any) -> ForecasterConfig:
-        """The configuration that `to_json` wrote; ValueError or TypeError for anything else."""
-        if not isinstance(data, dict) or set(data) != {f.name for f in fields(cls)}:
-            raise ValueError("a forecaster's configuration is incomplete")
-        return cls(**{**data, "quantiles": tuple(data["quantiles"])})
+        """See `Config`; JSON has lists for tuples."""
+        if isinstance(data, dict) and isinstance(data.get("quantiles"), list):
+            data = {**data, "quantiles": tuple(data["quantiles"])}
+        return super().from_json(data)
 
 
 class Forecaster(nn.Module):

@@ -6,7 +6,7 @@ T = steps, B = batch, V = vocabulary, E = embedding, H = hidden units, L = layer
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -14,6 +14,7 @@ from torch import nn
 
 from gatewise.equations.cell import Cell
 from gatewise.layers import Recurrent
+from gatewise.models.config import Config
 from gatewise.models.stepper import TokenStepper
 from gatewise.models.token_model import TokenModel
 
@@ -26,7 +27,7 @@ _LARGEST = {
 
 
 @dataclass(frozen=True)
-class LanguageModelConfig:
+class LanguageModelConfig(Config):
     """The sizes of a language model; everything but its numbers.
 
     `cell` is a name of `gatewise cells` or `FILE.py:CLASS`. `tied` uses the embedding as the
@@ -35,6 +36,10 @@ class LanguageModelConfig:
     fed-back units with one mask for a whole chunk (Gal & Ghahramani, 2016). With `init_range` r
     every first weight is drawn from U(-r, r).
     """
+
+    described = "a language model"
+    largest = _LARGEST
+    dropouts = ("dropout", "input_dropout", "recurrent_dropout")
 
     vocabulary_size: int
     cell: str = "lstm"
@@ -48,18 +53,9 @@ class LanguageModelConfig:
     init_range: float | None = None
 
     def __post_init__(self) -> None:
-        for name, largest in _LARGEST.items():
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int):
-                raise TypeError(f"{name} must be an int, got {value!r}")
-            if not 1 <= value <= largest:
-                raise ValueError(f"{name} must be between 1 and {largest:,}, got {value}")
+        super().__post_init__()
         if not isinstance(self.cell, str):
             raise TypeError(f"cell must be a name, got {self.cell!r}")
-        for name in ("dropout", "input_dropout", "recurrent_dropout"):
-            value = getattr(self, name)
-            if not isinstance(value, int | float) or not 0.0 <= value < 1.0:
-                raise ValueError(f"{name} must be at least 0 and below 1, got {value!r}")
         scale = self.init_range
         if scale is not None and not (isinstance(scale, int | float) and 0 < scale < 100):
             raise ValueError(f"init_range must be positive and below 100, got {scale!r}")
@@ -68,19 +64,6 @@ class LanguageModelConfig:
                 "tied weights need embedding_size == hidden_size, got "
                 f"{self.embedding_size} and {self.hidden_size}"
             )
-
-    def to_json(self) -> dict[str, Any]:
-        return asdict(self)
-
-    @classmethod
-    def from_json(cls, data: Any) -> LanguageModelConfig:
-        """The configuration that `to_json` wrote; ValueError or TypeError for anything else."""
-        if not isinstance(data, dict):
-            raise ValueError("a model configuration must be an object")
-        known = {f.name for f in fields(cls)}
-        if set(data) != known:
-            raise ValueError("a model configuration must have exactly: " + ", ".join(sorted(known)))
-        return cls(**data)
 
 
 class LanguageModel(TokenModel):

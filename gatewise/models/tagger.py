@@ -7,7 +7,7 @@ K = tags, H = hidden units of a direction.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -17,15 +17,22 @@ from torch.nn.utils.rnn import pad_sequence
 
 from gatewise.equations.cell import Cell
 from gatewise.layers import Recurrent
+from gatewise.models.config import Config
 from gatewise.models.crf import CRF
 from gatewise.models.index import Index
 
-_LARGEST = 1 << 20
+_LARGEST = dict.fromkeys(
+    ("embedding_size", "character_embedding", "character_size", "hidden_size"), 1 << 20
+)
+_LARGEST |= {"num_layers": 1 << 10}
 
 
 @dataclass(frozen=True)
-class TaggerConfig:
+class TaggerConfig(Config):
     """The sizes of a tagger; everything but its numbers and its vocabularies."""
+
+    described = "a tagger"
+    largest = _LARGEST
 
     cell: str = "lstm"
     embedding_size: int = 100
@@ -35,28 +42,6 @@ class TaggerConfig:
     num_layers: int = 2
     dropout: float = 0.4
     crf: bool = False
-
-    def __post_init__(self) -> None:
-        sizes = ("embedding_size", "character_embedding", "character_size", "hidden_size")
-        for name in (*sizes, "num_layers"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int):
-                raise TypeError(f"{name} must be an int, got {value!r}")
-            largest = 1 << 10 if name == "num_layers" else _LARGEST
-            if not 1 <= value <= largest:
-                raise ValueError(f"{name} must be between 1 and {largest:,}, got {value}")
-        if not isinstance(self.dropout, int | float) or not 0.0 <= self.dropout < 1.0:
-            raise ValueError(f"dropout must be at least 0 and below 1, got {self.dropout!r}")
-
-    def to_json(self) -> dict[str, Any]:
-        return asdict(self)
-
-    @classmethod
-    def from_json(cls, data: Any) -> TaggerConfig:
-        """The configuration that `to_json` wrote; ValueError or TypeError for anything else."""
-        if not isinstance(data, dict) or set(data) != {f.name for f in fields(cls)}:
-            raise ValueError("a tagger's configuration is incomplete")
-        return cls(**data)
 
 
 @dataclass(frozen=True)

@@ -6,13 +6,13 @@ steps.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 from torch import nn
 from torch.nn.functional import scaled_dot_product_attention
 
+from gatewise.models.config import Config
 from gatewise.models.token_model import TokenModel
 from gatewise.models.transformer import Block, Cache, Transformer, first_kept, turning
 
@@ -27,8 +27,11 @@ _LARGEST = {
 
 
 @dataclass(frozen=True)
-class TransformerConfig:
+class TransformerConfig(Config):
     """The sizes of a Transformer language model; `window` is how many steps a step sees."""
+
+    described = "a Transformer"
+    largest = _LARGEST
 
     vocabulary_size: int
     hidden_size: int = 128
@@ -37,26 +40,6 @@ class TransformerConfig:
     window: int = 256
     dropout: float = 0.0
     tied: bool = True
-
-    def __post_init__(self) -> None:
-        for name, largest in _LARGEST.items():
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int):
-                raise TypeError(f"{name} must be an int, got {value!r}")
-            if not 1 <= value <= largest:
-                raise ValueError(f"{name} must be between 1 and {largest:,}, got {value}")
-        if not isinstance(self.dropout, int | float) or not 0.0 <= self.dropout < 1.0:
-            raise ValueError(f"dropout must be at least 0 and below 1, got {self.dropout!r}")
-
-    def to_json(self) -> dict[str, Any]:
-        return asdict(self)
-
-    @classmethod
-    def from_json(cls, data: Any) -> TransformerConfig:
-        """The configuration that `to_json` wrote; ValueError or TypeError for anything else."""
-        if not isinstance(data, dict) or set(data) != {f.name for f in fields(cls)}:
-            raise ValueError("a Transformer's configuration is incomplete")
-        return cls(**data)
 
 
 class TransformerModel(TokenModel):

@@ -6,7 +6,7 @@ units, L = layers.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
@@ -16,6 +16,7 @@ from torch.nn.functional import cross_entropy
 from gatewise.equations.cell import Cell
 from gatewise.layers import Recurrent
 from gatewise.models.attention import AdditiveAttention, Attention, MultiplicativeAttention
+from gatewise.models.config import Config
 from gatewise.models.sampling import with_own
 
 PAD, BEGIN, END = 0, 1, 2  # subwords that no sentence has
@@ -29,8 +30,11 @@ _LARGEST = {
 
 
 @dataclass(frozen=True)
-class TranslatorConfig:
+class TranslatorConfig(Config):
     """The sizes of a translator; `attention` is additive, multiplicative or none."""
+
+    described = "a translator"
+    largest = _LARGEST
 
     vocabulary_size: int
     cell: str = "lstm"
@@ -41,27 +45,10 @@ class TranslatorConfig:
     attention: str = "multiplicative"
 
     def __post_init__(self) -> None:
-        for name, largest in _LARGEST.items():
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int):
-                raise TypeError(f"{name} must be an int, got {value!r}")
-            if not 1 <= value <= largest:
-                raise ValueError(f"{name} must be between 1 and {largest:,}, got {value}")
-        if not isinstance(self.dropout, int | float) or not 0.0 <= self.dropout < 1.0:
-            raise ValueError(f"dropout must be at least 0 and below 1, got {self.dropout!r}")
+        super().__post_init__()
         if self.attention not in ATTENTIONS:
             allowed = ", ".join(ATTENTIONS)
             raise ValueError(f"attention must be one of {allowed}, got {self.attention!r}")
-
-    def to_json(self) -> dict[str, Any]:
-        return asdict(self)
-
-    @classmethod
-    def from_json(cls, data: Any) -> TranslatorConfig:
-        """The configuration that `to_json` wrote; ValueError or TypeError for anything else."""
-        if not isinstance(data, dict) or set(data) != {f.name for f in fields(cls)}:
-            raise ValueError("a translator's configuration is incomplete")
-        return cls(**data)
 
 
 class Memory(NamedTuple):
