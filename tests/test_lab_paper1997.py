@@ -111,6 +111,8 @@ def test_every_row_is_an_experiment_and_every_reading_differs_in_one_thing() -> 
         a, b = found[f"4-1-{reading}"].settings, found["4-1"].settings
         assert sum(getattr(a, f) != getattr(b, f) for f in b.__dataclass_fields__) == 1
         assert found[f"4-1-{reading}"].published == found["4-1"].published
+    network = network_of(found["2c-1-carousel"].settings, task_of(found["2c-1-carousel"].settings))
+    assert network.weights == 6 * 54 + 2 * 2  # two cells and four gates see 54 inputs only
 
 
 def outcomes(settings: Settings, work: Work) -> dict[int, Outcome]:

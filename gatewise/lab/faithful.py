@@ -44,7 +44,7 @@ def cell_of(settings: Settings) -> Cell:
             recurrent=False,
             biased=s.biased,
         )
-    return LSTM1997(block_size=s.size, biased=s.biased)
+    return LSTM1997(block_size=s.size, recurrent=s.feedback, biased=s.biased)
 
 
 def network_of(settings: Settings, task: Task) -> Network:
