@@ -29,8 +29,8 @@ def settings(part: str) -> Ablated:
         ("self-weight-0.9", 93),
         ("self-weight-1.1", 93),
         ("gates-per-cell", 12 * (2 + 12 + 1) + 5),
-        ("forget-gate-1", 16 * (2 + 4 + 1) + 5),
-        ("forget-gate-5", 16 * (2 + 4 + 1) + 5),
+        ("forget-gate-1", 10 * (2 + 10 + 1) + 5),
+        ("forget-gate-5", 10 * (2 + 10 + 1) + 5),
     ],
 )
 def test_weights(part: str, weights: int) -> None:
@@ -62,4 +62,5 @@ def test_listed_biases_go_to_every_cell_s_gates(part: str) -> None:
     if part == "gates-per-cell":
         assert bias[:4].tolist() == [-3, -3, -6, -6]  # as the blocks' in experiment 4
     else:
-        assert bias[4:8].tolist() == [float(part[-1])] * 4 and bias[:4].abs().max() <= 0.1
+        assert bias[:4].tolist() == [-3, -6, float(part[-1]), float(part[-1])]
+        assert bias[4:].abs().max() <= 0.1

@@ -7,6 +7,8 @@ from typing import Any
 from gatewise.equations.cell import Cell
 from gatewise.equations.functions import Value, centred_1, centred_2, constant, sigmoid
 
+_ONE = constant(1.0)
+
 
 class LSTM1997(Cell):
     """Long short-term memory without a forget gate (Hochreiter & Schmidhuber, 1997).
@@ -19,32 +21,35 @@ class LSTM1997(Cell):
 
     `output=constant(1.0)` removes the output gate, `squash=identity` the outer nonlinearity
     (both: the paper's experiment 2a); `self_weight` 0.9 or 1.1 breaks the carousel.
-    `recurrent=False` leaves the carousel as the only recurrence.
+    `forget=sigmoid` gives each block the forget gate of Gers et al. (2000), c_t = f ∘ c_{t-1} + …,
+    and changes nothing else. `recurrent=False` leaves the carousel as the only recurrence.
     """
 
     source = "Hochreiter & Schmidhuber, Long short-term memory, Neural Computation 9(8), 1997"
-    gates = ("input", "candidate", "output")
-    shared = ("input", "output")
+    gates = ("input", "forget", "candidate", "output")
+    shared = ("input", "forget", "output")
     biases = 1
-    keeps = {"input": -1}
+    keeps = {"input": -1, "forget": 1}
 
     def __init__(
         self,
         block_size: int = 1,
         input: Any = sigmoid,
+        forget: Any = _ONE,
         candidate: Any = centred_2,
         output: Any = sigmoid,
         squash: Any = centred_1,
         self_weight: float = 1.0,
         gate_feedback: bool = True,
         recurrent: bool = True,
-        biased: tuple[str, ...] = ("input", "candidate", "output"),
+        biased: tuple[str, ...] = ("input", "forget", "candidate", "output"),
     ) -> None:
         self.block_size = block_size
-        self.input, self.candidate, self.output, self.squash = input, candidate, output, squash
+        self.input, self.forget, self.output = input, forget, output
+        self.candidate, self.squash = candidate, squash
         self.self_weight = self_weight
         self.gate_feedback, self.recurrent, self.biased = gate_feedback, recurrent, biased
-        present = {"input": input, "output": output}
+        present = {"input": input, "forget": forget, "output": output}
         gates = tuple(g for g, f in present.items() if not isinstance(f, constant))
         # A gate is a state only to be fed back: U multiplies its previous activation.
         extra = gates if gate_feedback and recurrent else ()
@@ -52,7 +57,8 @@ class LSTM1997(Cell):
         self.feedback = ("h", *extra) if recurrent else ()
 
     def step(self, gate: Any, state: Any) -> dict[str, Value]:
-        i, o = self.input(gate.input), self.output(gate.output)
+        i, f, o = self.input(gate.input), self.forget(gate.forget), self.output(gate.output)
         g = self.candidate(gate.candidate)
-        c = self.self_weight * state.c + i * g
-        return {"h": o * self.squash(c), "c": c, "input": i, "output": o, "candidate": g}
+        c = self.self_weight * f * state.c + i * g
+        gates = {"input": i, "forget": f, "output": o, "candidate": g}
+        return {"h": o * self.squash(c), "c": c} | gates

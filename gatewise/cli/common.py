@@ -33,9 +33,12 @@ def cell_named(name: str | None) -> Any:
     if name is None:
         return None
     from gatewise.cells import get_cell
+    from gatewise.equations import trace
 
     try:
-        return get_cell(name)
+        cell = get_cell(name)
+        trace(cell)
+        return cell
     except (ValueError, OSError) as error:
         raise BadInput(str(error)) from error
     except Exception as error:

@@ -11,7 +11,7 @@ from rich.live import Live
 from rich.table import Table
 
 from gatewise.cli import console
-from gatewise.cli.common import JSON
+from gatewise.cli.common import CELL_HELP, JSON, cell_named
 from gatewise.cli.errors import checked
 
 app = typer.Typer(
@@ -20,7 +20,7 @@ app = typer.Typer(
 )
 
 _OUT = typer.Option(help="The file of results (SQLite); it is added to, never replaced.")
-_CELL = typer.Option(help="Your own cell in place of the experiment's: FILE.py:CLASS.")
+_CELL = typer.Option(help=f"Another cell in place of the experiment's. {CELL_HELP}")
 
 
 @app.command("list")
@@ -89,7 +89,10 @@ def running(
     with checked():
         chosen = lab.select(names)
         if cell is not None:
+            cell_named(cell)
             chosen = [e.with_cell(cell) for e in chosen]
+            for e in chosen:
+                lab.check(e)
         options = lab.Options(trials, seed, jobs, engine, budget, limit)
         store = lab.Store(out)
     with store:

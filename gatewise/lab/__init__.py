@@ -12,7 +12,7 @@ from gatewise.lab.experiment import (
 )
 from gatewise.lab.run import Options, Run, Standing, run
 from gatewise.lab.store import Store, Trial, Unfinished
-from gatewise.lab.table import EXPERIMENTS, TRACKS, add, select
+from gatewise.lab.table import EXPERIMENTS, TRACKS, add, check, select
 
 # A module that defines a track gives it and its experiments; they are put into the tables here.
 add(faithful.TRACK, (*paper1997.EXPERIMENTS, *ablations.EXPERIMENTS))
@@ -36,6 +36,7 @@ __all__ = [
     "Unfinished",
     "Work",
     "add",
+    "check",
     "run",
     "select",
 ]

@@ -10,12 +10,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from gatewise.cells import LSTM, LSTM1997
+from gatewise.cells import LSTM1997
 from gatewise.equations import Cell
-from gatewise.equations.functions import centred_1, centred_2, constant
+from gatewise.equations.functions import constant, sigmoid
 from gatewise.lab.claims import TRIALS, S
 from gatewise.lab.experiment import Experiment, Published
-from gatewise.lab.paper1997 import HIDDEN, NAME, ROWS, Settings, criterion
+from gatewise.lab.paper1997 import NAME, ROWS, Settings, criterion
 
 _ONE = constant(1.0)
 
@@ -53,9 +53,9 @@ PARTS: dict[str, Callable[[Ablated], Cell]] = {
     "self-weight-0.9": _with(self_weight=0.9),
     "self-weight-1.1": _with(self_weight=1.1),
     "gates-per-cell": _with(block_size=1),
-    # Gers et al. feed back no gates and have no blocks; g and h are those of 1997.
-    "forget-gate-1": lambda s: LSTM(candidate=centred_2, squash=centred_1),
-    "forget-gate-5": lambda s: LSTM(candidate=centred_2, squash=centred_1),
+    # Gers et al. (2000): one forget gate a block, nothing else changed.
+    "forget-gate-1": _with(forget=sigmoid),
+    "forget-gate-5": _with(forget=sigmoid),
 }
 _WORDS = {
     "full": "as it is",
@@ -103,13 +103,10 @@ def _experiment(part: str, benchmark: str, stated: int | None) -> Experiment:
         every = {n: tuple(v for v in b for _ in range(settings.size)) for n, b in biases.items()}
         settings = replace(settings, **every)
     if part.startswith("forget-gate"):
-        cells = settings.blocks * settings.size
         settings = replace(
             settings,
-            biased=("forget", *HIDDEN),
-            input_bias=(),
-            output_bias=(),
-            forget_bias=(float(part[-1]),) * cells,
+            biased=("forget", *settings.biased),
+            forget_bias=(float(part[-1]),) * settings.blocks,
         )
     published = () if stated is None else (Published("successes", stated, S, TRIALS),)
     return Experiment(

@@ -222,12 +222,14 @@ class Track:
             same work, whether it is interrupted and continued from a state or not; outcomes may
             come in any order, and one that was given before an interruption may come again.
         batch: most trials that one call runs, for given settings. They run in one process.
+        check: raises ValueError or TypeError for settings that it cannot run.
     """
 
     name: str
     title: str
     run: Callable[[Any, Work], Iterator[Progress | Outcome]]
     batch: Callable[[Any], int] = lambda settings: 1
+    check: Callable[[Any], object] = lambda settings: None
 
 
 def from_file(reference: str) -> list[Experiment]:
@@ -237,7 +239,7 @@ def from_file(reference: str) -> list[Experiment]:
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: no experiment of that name in it.
+        ValueError: a file that cannot be run, or no experiment of that name in it.
     """
     file, _, name = reference.rpartition(":")
     path = Path(file).resolve()
@@ -246,7 +248,10 @@ def from_file(reference: str) -> list[Experiment]:
     spec = importlib.util.spec_from_file_location(f"gatewise_user_experiment_{path.stem}", path)
     assert spec and spec.loader
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        raise ValueError(f"{file} cannot be run: {type(error).__name__}: {error}") from error
     found = getattr(module, name, None)
     listed = [found] if isinstance(found, Experiment) else found
     if not isinstance(listed, list | tuple) or not all(isinstance(e, Experiment) for e in listed):

@@ -66,6 +66,8 @@ def network_of(settings: Settings, task: Task) -> Network:
 
 def task_of(settings: Settings, trial: int = 0, seed: int = 0) -> Task:
     """The task of an experiment; with the training set of that trial, where there are sets."""
+    if settings.task not in tasks.__all__:
+        raise ValueError(f"task must be a function of gatewise.tasks, got {settings.task!r}")
     arguments = dict(settings.arguments)
     if settings.trials_per_set:
         arguments |= {"pair": trial // settings.trials_per_set, "seed": seed}
@@ -266,4 +268,5 @@ TRACK = Track(
     "The 1997 paper: its networks, its learning rule, its stopping rules",
     run,
     lambda settings: 10_000,
+    lambda settings: network_of(settings, task_of(settings)),
 )

@@ -106,6 +106,7 @@ TWO = Settings(
 )
 LAG = Settings(
     "long_lag",
+    weights=0.2,
     biased=(),
     rate=0.01,
     tolerance=0.2,
@@ -313,7 +314,7 @@ def _readings() -> Iterator[Experiment]:
     for name in ("4-1", "4-2"):
         for suffix, (words, change) in READINGS.items():
             yield _reading(name, suffix, words, change)
-    for name in ("1-1", "1-2", "2a"):
+    for name in ("1-1", "1-2", "1-3", "1-4", "1-5", "2a", "2b"):
         yield _reading(name, *STEPWISE)
     for name in (n for n in ROWS if n.startswith(("2c", "4"))):
         yield _reading(name, *CAROUSEL)

@@ -26,16 +26,26 @@ def add(track: Track, experiments: Iterable[Experiment]) -> None:
         EXPERIMENTS[e.name] = e
 
 
+def check(experiment: Experiment) -> None:
+    """Raise ValueError or TypeError, before any work, for an experiment that cannot be run."""
+    if experiment.track not in TRACKS:
+        known = ", ".join(TRACKS)
+        raise ValueError(f"track must be one of {known}, got {experiment.track!r}")
+    TRACKS[experiment.track].check(experiment.settings)
+
+
 def select(names: Sequence[str]) -> list[Experiment]:
     """Experiments by name, tag, track or `FILE.py:NAME`, each once, in the table's order.
 
     Raises:
-        ValueError: a word that selects nothing.
+        ValueError: a word that selects nothing, or an experiment that `check` refuses.
     """
     chosen: dict[str, Experiment] = {}
     for word in names:
         if ".py:" in word:
             found = from_file(word)
+            for e in found:
+                check(e)
         else:
             found = [e for e in EXPERIMENTS.values() if word in (e.name, e.track, *e.tags)]
         if not found:
