@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from dataclasses import replace
 from typing import Any
@@ -13,9 +14,11 @@ from torch.nn.functional import cross_entropy
 from gatewise.lab.experiment import Outcome, Progress, Work
 from gatewise.lab.families import FAMILIES
 from gatewise.lab.modern import EXPERIMENTS, TRACK, trial
+from gatewise.lab.modern.fleet import Fleet
 from gatewise.lab.modern.network import make_network
 from gatewise.lab.modern.trial import Recipe, Settings, Trial
 from gatewise.lab.objective import Asked, draw, loss_and_errors, numbers
+from gatewise.learning import BPTT
 from gatewise.tasks import adding, parity, spike_delays, temporal_order
 
 SMALL = Settings("parity", 8, hidden=8, further=(16,), recipe=Recipe(decay=1e9))
@@ -164,6 +167,52 @@ def test_trials_side_by_side_are_as_alone(cell: str) -> None:
     alone = [o for k in range(3) for o in outcomes(settings, replace(work, first=k, count=1))]
     assert together == alone
     assert len({o.numbers["test_error"] for o in together if "test_error" in o.numbers}) != 1
+
+
+def test_trials_that_are_left_go_on_as_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = Settings("parity", 4, hidden=8, test=32)
+    work = Work(0, 0, 3, 20_000)
+    together = outcomes(settings, work)
+    assert len({o.sequences for o in together if o.success}) == 3  # one after the other
+    monkeypatch.setattr(trial, "_AT_ONCE", 2 * 4 * 32 * 8)  # now two in a call, and the third
+    assert outcomes(settings, work) == together
+    alone = [o for k in range(3) for o in outcomes(settings, replace(work, first=k, count=1))]
+    assert alone == together
+
+
+def test_a_fleet_steps_as_adam_with_clipped_gradients() -> None:
+    nets = [make_network(adding(100), "lstm", 4, 1, 110, ()) for _ in range(3)]
+    plain = copy.deepcopy(nets)
+    adams = [torch.optim.Adam(n.parameters(), betas=(0.9, 0.99)) for n in plain]
+    fleet = Fleet(nets, (0.9, 0.99), together=2)
+    given = draw(adding(100), 4, seed=0)
+    for number in (1, 2, 3):
+        if number == 3:
+            fleet = Fleet(nets[:2], (0.9, 0.99), together=2)
+        for part in fleet.parts:
+            count = len(part.nets)
+            outputs = part([given.x] * count, [given.lengths] * count, [BPTT()] * count)
+            torch.stack([(y - given.target).square().mean() for y in outputs]).sum().backward()
+        fleet.step(number, 0.01 * number, clip=0.05)
+        for net, adam in list(zip(plain, adams, strict=True))[: 2 if number == 3 else 3]:
+            adam.zero_grad()
+            (net(given.x, given.lengths) - given.target).square().mean().backward()
+            torch.nn.utils.clip_grad_norm_(net.parameters(), 0.05)
+            adam.param_groups[0]["lr"] = 0.01 * number
+            adam.step()
+    for ours, theirs in zip(nets, plain, strict=True):
+        for p, q in zip(ours.parameters(), theirs.parameters(), strict=True):
+            torch.testing.assert_close(p, q, rtol=1e-4, atol=1e-6)
+    assert not torch.equal(nets[0].head.weight, nets[1].head.weight)
+
+
+@pytest.mark.parametrize("cell", ["lstm", "gru", "lstm-1997-tanh", "lstm-layernorm", "mingru"])
+def test_the_answer_is_that_of_the_last_step(cell: str) -> None:
+    net = make_network(adding(100), cell, 8, 2, 110, ())
+    given = draw(adding(100), 5, seed=0)
+    seen = net.layer(given.x, lengths=given.lengths)[0]
+    last = seen[given.lengths - 1, torch.arange(5)]
+    torch.testing.assert_close(net(given.x, given.lengths), net.head(last), rtol=1e-6, atol=1e-6)
 
 
 def test_trials_and_series_have_their_own_numbers() -> None:

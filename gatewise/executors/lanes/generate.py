@@ -6,6 +6,7 @@ weights is a few hundred instructions, and loops over its four units would cost 
 
 from __future__ import annotations
 
+import functools
 import re
 from dataclasses import dataclass
 from functools import cached_property
@@ -162,6 +163,7 @@ def source(network: Network, dtype: torch.dtype, task: str = "") -> str:
     return "\n".join([constants(network, dtype), *parts, skeleton(__package__, "drive.c")])
 
 
+@functools.cache  # a task reads three at every draw
 def skeleton(package: str | None, name: str) -> str:
     """The text of a package's source/`name`."""
     assert package is not None

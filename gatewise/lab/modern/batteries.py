@@ -10,13 +10,12 @@ from dataclasses import replace
 
 from gatewise.lab.experiment import Experiment
 from gatewise.lab.families import FAMILIES
-from gatewise.lab.modern.trial import TRACK, Recipe, Settings
+from gatewise.lab.modern.network import TRANSFORMER
+from gatewise.lab.modern.table import ATTENTION
+from gatewise.lab.modern.trial import TRACK, Settings
 
 TRIALS = 5
 LIMIT = 200_000
-
-# The Transformer's own step size and betas, as usual for it; the rest of the recipe is shared.
-_ATTENTION = replace(Recipe(), rate=2e-3, decay=2000.0)
 
 # Name of a row -> cell, layers.
 _NETWORKS: dict[str, tuple[str, int]] = {
@@ -92,7 +91,7 @@ _BATTERIES: dict[str, tuple[str, Settings, tuple[str, ...]]] = {
 def _row(battery: str, network: str) -> Experiment:
     asks, settings, _ = _BATTERIES[battery]
     cell, layers = _NETWORKS[network]
-    recipe = _ATTENTION if network == "transformer" else settings.recipe
+    recipe = ATTENTION if cell == TRANSFORMER else settings.recipe
     reach = f", and 99 % right at {settings.reach}" if settings.reach else ""
     return Experiment(
         name=f"later/{battery}/{network}",

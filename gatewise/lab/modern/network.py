@@ -7,22 +7,22 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_right
-from collections.abc import Sequence
 
 import torch
 from torch import nn
-from torch.func import functional_call
-from torch.nn.functional import pad
 
 from gatewise.cells import get_cell
 from gatewise.equations.trace import trace
 from gatewise.lab.objective import Source
-from gatewise.layers import Recurrent, join
+from gatewise.layers import Recurrent
 from gatewise.learning import BPTT, HDetach
 from gatewise.models.transformer import Transformer
 
 TRANSFORMER = "transformer"
 _HEADS = 2
+# Numbers a network takes up: a row of them ends where a vector of the processor does, so how many
+# rows lie before it makes no difference to any number's rounding.
+_WHOLE = 64
 
 
 class Network(nn.Module):
@@ -33,10 +33,13 @@ class Network(nn.Module):
         layer: a recurrent layer or a Transformer.
     """
 
+    moments: torch.Tensor  # [2, P]: Adam's, of all parameters one after the other
+
     def __init__(self, task: Source, layer: Recurrent | Transformer) -> None:
         super().__init__()
         self.layer, self.every_step = layer, task.every_step
         self.head = nn.Linear(layer.output_size, task.outputs)
+        self.register_buffer("moments", torch.zeros(2, whole(_count(self))))
 
     def forward(
         self, x: torch.Tensor, lengths: torch.Tensor, rule: BPTT | HDetach | None = None
@@ -44,41 +47,22 @@ class Network(nn.Module):
         """x [T, B, I] -> [T, B, O], or [B, O] at the ends; `rule` is for recurrent layers."""
         if isinstance(self.layer, Transformer):
             seen = self.layer(x)[0]  # steps past a sequence's end come after all that is asked
-        else:
-            seen = (rule or BPTT()).run(self.layer, x, lengths=lengths)[0]
-        return self.answer(seen, lengths)
+            return self.answer(seen, seen[lengths - 1, torch.arange(len(lengths))])
+        seen, state = (rule or BPTT()).run(self.layer, x, lengths=lengths)
+        return self.answer(seen, (state if isinstance(state, torch.Tensor) else state[0])[-1])
 
-    def answer(self, seen: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
-        """The layer's output [T, B, H] -> [T, B, O], or [B, O]."""
-        if self.every_step:
-            return self.head(seen)
-        return self.head(seen[lengths - 1, torch.arange(len(lengths))])
+    def answer(self, seen: torch.Tensor, last: torch.Tensor) -> torch.Tensor:
+        """The layer's outputs [T, B, H], and [B, H] at the ends -> [T, B, O], or [B, O]."""
+        return self.head(seen if self.every_step else last)
 
 
-class Together:
-    """Networks of one shape whose recurrent layers run in one call of the kernel.
+def whole(count: int) -> int:
+    """`count` numbers rounded up to whole vectors.
 
-    Each gives what it gives alone, to the bit, and gradients go to its own parameters.
+    >>> whole(93)
+    128
     """
-
-    def __init__(self, nets: Sequence[Network]) -> None:
-        self.nets = list(nets)
-        self.layer = join([n.layer for n in nets if isinstance(n.layer, Recurrent)])
-
-    def __call__(
-        self, xs: Sequence[torch.Tensor], lengths: Sequence[torch.Tensor]
-    ) -> list[torch.Tensor]:
-        """Every network's outputs for its own x [T, B, I], T each its own, and lengths [B]."""
-        steps = max(map(len, xs))
-        x = torch.stack([pad(x, (0, 0, 0, 0, 0, steps - len(x))) for x in xs])  # [N, T, B, I]
-        own = [dict(n.layer.named_parameters()) for n in self.nets]
-        weights = {n: torch.stack([p[n] for p in own]) for n in own[0]}
-        call = {"lengths": torch.stack(list(lengths))}
-        seen, _ = functional_call(self.layer, weights, (x,), call)
-        return [
-            net.answer(s[: len(x)], n)
-            for net, s, x, n in zip(self.nets, seen, xs, lengths, strict=True)
-        ]
+    return -(-count // _WHOLE) * _WHOLE
 
 
 def make_network(

@@ -7,14 +7,19 @@ changes one ingredient. `gatewise lab run search` repeats it.
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 from gatewise.lab.benchmarks import BENCHMARKS
 from gatewise.lab.experiment import Experiment, Published
 from gatewise.lab.families import FAMILIES
+from gatewise.lab.modern.network import TRANSFORMER
 from gatewise.lab.modern.trial import TRACK, Recipe, Settings
 
 TRIALS = 10
 LIMIT = 300_000
+UNITS = 16
+# A Transformer's own step size, as usual for it; the rest of the recipe is shared.
+ATTENTION = replace(Recipe(), rate=2e-3, decay=2000.0)
 _S = "S (a circulating table)"
 
 # Successes of ten that S states for the LSTM.
@@ -30,8 +35,9 @@ _STATED = {
 }
 _LONG = [(task, n) for task in ("adding", "multiplication", "order") for n in (5000, 10_000)]
 
-# What else is tried at equal numbers of weights: cell, layers.
+# What is compared at equal numbers of weights, those of an LSTM of 32 units: cell, layers.
 _CELLS: dict[str, tuple[str, int]] = {
+    "lstm": ("lstm", 1),
     "rnn": ("rnn", 1),
     "1997": ("lstm-1997-tanh", 1),
     "peephole": ("lstm-peephole", 1),
@@ -45,25 +51,40 @@ _CELLS: dict[str, tuple[str, int]] = {
 }
 _FOR_CELLS = ("adding-100", "order-100")
 
-_SEARCHED: dict[str, Recipe] = {
-    "recipe": Recipe(),
-    "rate-0.5": replace(Recipe(), rate=Recipe.rate / 2),
-    "rate-2": replace(Recipe(), rate=Recipe.rate * 2),
-    "decay-2": replace(Recipe(), decay=Recipe.decay * 2),
-    "batch-2": replace(Recipe(), batch=Recipe.batch * 2),
-    "betas-0.999": replace(Recipe(), betas=(0.9, 0.999)),
-    "clip-0.1": replace(Recipe(), clip=Recipe.clip / 10),
-    "clip-10": replace(Recipe(), clip=Recipe.clip * 10),
-    "forget-bias": replace(Recipe(), init=("orthogonal", "forget_bias(1)")),
-    "not-orthogonal": replace(Recipe(), init=("chrono",)),
-    "detach-0.25": replace(Recipe(), detach=0.25),
-    "no-climb": replace(Recipe(), latest=0),
+
+def _but(**changes: Any) -> dict[str, Any]:
+    return {"recipe": replace(Recipe(), **changes)}
+
+
+# Changes of settings, by name.
+_SEARCHED: dict[str, dict[str, Any]] = {
+    "recipe": {},
+    "32-units": {"hidden": 32},
+    "rate-0.5": _but(rate=Recipe.rate / 2),
+    "rate-2": _but(rate=Recipe.rate * 2),
+    "decay-0.5": _but(decay=Recipe.decay / 2),
+    "decay-2": _but(decay=Recipe.decay * 2),
+    "batch-2": _but(batch=Recipe.batch * 2),
+    "betas-0.999": _but(betas=(0.9, 0.999)),
+    "clip-0.1": _but(clip=Recipe.clip / 10),
+    "clip-10": _but(clip=Recipe.clip * 10),
+    "forget-bias": _but(init=("orthogonal", "forget_bias(1)")),
+    "not-orthogonal": _but(init=("chrono",)),
+    "detach-0.25": _but(detach=0.25),
+    "no-climb": _but(latest=0),
+    "climb-0.9": _but(climb=0.9),
+    "climb-0.99": _but(climb=0.99),
 }
-_FOR_SEARCH = ("adding-100", "multiplication-100")
+# At length 1000 what depends on length; everything would take an hour.
+_FOR_SEARCH: dict[str, tuple[str, ...]] = {
+    "adding-100": tuple(_SEARCHED),
+    "multiplication-100": tuple(_SEARCHED),
+    "adding-1000": ("recipe", "rate-0.5", "rate-2", "decay-2", "climb-0.9", "climb-0.99"),
+}
 
 
 def _settings(benchmark: str) -> Settings:
-    return Settings(BENCHMARKS[benchmark].family, BENCHMARKS[benchmark].length)
+    return Settings(BENCHMARKS[benchmark].family, BENCHMARKS[benchmark].length, hidden=UNITS)
 
 
 def _experiment(name: str, asks: str, settings: Settings, *tags: str) -> Experiment:
@@ -81,19 +102,23 @@ def _benchmark(name: str) -> Experiment:
 
 def _long(task: str, length: int) -> Experiment:
     asks = f"Does an LSTM of today learn {task} over {length:,} steps?"
-    return _experiment(f"modern/{task}-{length}", asks, Settings(task, length), "long")
+    return _experiment(
+        f"modern/{task}-{length}", asks, Settings(task, length, hidden=UNITS), "long"
+    )
 
 
 def _cell(name: str, benchmark: str) -> Experiment:
     cell, layers = _CELLS[name]
     asks = f"Does {cell} of the same size, by the same recipe, learn {benchmark}?"
-    settings = replace(_settings(benchmark), cell=cell, layers=layers)
-    return _experiment(f"modern/{benchmark}/{name}", asks, settings, "cells", name)
+    recipe = ATTENTION if cell == TRANSFORMER else Recipe()
+    settings = replace(_settings(benchmark), cell=cell, hidden=32, layers=layers, recipe=recipe)
+    found = _experiment(f"modern/{benchmark}/{name}", asks, settings, "cells", name)
+    return replace(found, limit=LIMIT // 3)
 
 
 def _search(name: str, benchmark: str) -> Experiment:
     asks = f"What does the change {name} of the recipe do to {benchmark}?"
-    settings = replace(_settings(benchmark), recipe=_SEARCHED[name], series="search")
+    settings = replace(_settings(benchmark), **_SEARCHED[name], series="search")
     found = _experiment(f"search/{benchmark}/{name}", asks, settings, "search")
     return replace(found, trials=3, limit=LIMIT // 3)
 
@@ -102,5 +127,5 @@ EXPERIMENTS: tuple[Experiment, ...] = (
     *map(_benchmark, BENCHMARKS),
     *(_long(task, n) for task, n in _LONG),
     *(_cell(c, b) for b in _FOR_CELLS for c in _CELLS),
-    *(_search(c, b) for b in _FOR_SEARCH for c in _SEARCHED),
+    *(_search(c, b) for b, changes in _FOR_SEARCH.items() for c in changes),
 )

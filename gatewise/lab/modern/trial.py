@@ -4,11 +4,12 @@ A trial climbs through lengths: it begins with short sequences, and with those o
 as soon as nearly all of the latest are right, until the length asked for. There the paper's
 stopping rule decides.
 
-Shapes: T = time, B = batch, I = input size, O = outputs.
+Shapes: T = time, B = batch, H = hidden units, O = outputs.
 """
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -20,8 +21,9 @@ from gatewise.lab.curve import Curves
 from gatewise.lab.experiment import Outcome, Progress, State, Track, Work
 from gatewise.lab.families import FAMILIES
 from gatewise.lab.judge import Judge
-from gatewise.lab.kept import load_training_state, training_state, under
-from gatewise.lab.modern.network import Network, Together, make_network
+from gatewise.lab.kept import under
+from gatewise.lab.modern.fleet import Fleet
+from gatewise.lab.modern.network import Network, make_network
 from gatewise.lab.objective import Asked, Source, draw, loss_and_errors, numbers
 from gatewise.layers import Recurrent
 from gatewise.learning import BPTT, HDetach
@@ -29,8 +31,9 @@ from gatewise.learning import BPTT, HDetach
 _TEST_BATCH = 64
 _RIGHT = 0.99  # of these, for success at another length
 _SECONDS = 1.0  # between two signs of progress
-_SIDE_BY_SIDE = 5  # trials in one call of the kernel: with ten trials, two cores are busy
-_SHORT = 1000  # steps; of longer sequences one trial alone fills the memory of a small machine
+_SIDE_BY_SIDE = 10  # trials
+_AT_ONCE = 2**18  # T·B·H of one call of the kernel: what fits a core's cache
+_POINT = 8  # updates between two points of a curve
 
 
 @dataclass(frozen=True)
@@ -51,14 +54,14 @@ class Recipe:
     """
 
     batch: int = 32
-    rate: float = 2e-2
+    rate: float = 4e-2
     decay: float = 500.0
     betas: tuple[float, float] = (0.9, 0.99)
     clip: float = 1.0
     init: tuple[str, ...] = ("orthogonal", "chrono")
     detach: float = 0.0
-    climb: float = 0.9
-    latest: int = 200
+    climb: float = 0.96
+    latest: int = 400
 
 
 @dataclass(frozen=True)
@@ -108,13 +111,13 @@ class Settings:
 
 
 def run(settings: Settings, work: Work) -> Iterator[Progress | Outcome]:
-    """Trials side by side, their layers in one call of the kernel where the cell has one."""
+    """Trials side by side; one that is solved drops out, and the others go on as before."""
     trials = [Trial(settings, work, n) for n in work.trials]
     if work.state is not None:
         for t in trials:
             t.load_state_dict(under(work.state, str(t.number)))
     spoken = time.perf_counter()
-    for going in _until_over(trials):
+    for going in _until_over(settings.recipe, trials):
         if time.perf_counter() - spoken >= _SECONDS:
             done = sum(t.drawn for t in trials) / (work.limit * len(trials))
             notes = "; ".join(t.note for t in going)
@@ -124,50 +127,48 @@ def run(settings: Settings, work: Work) -> Iterator[Progress | Outcome]:
         yield t.outcome()
 
 
-def _until_over(trials: list[Trial]) -> Iterator[list[Trial]]:
+def _until_over(recipe: Recipe, trials: list[Trial]) -> Iterator[list[Trial]]:
     """Update all trials that are not over, and give them, until there are none."""
-    going: list[Trial] = []
-    networks: Together | None = None
-    while True:
-        left = [t for t in trials if not t.over]
+    if not (going := [t for t in trials if not t.over]):
+        return
+    fleet = _fleet(recipe, going)
+    while going:
+        _learn(fleet, going)
+        left = [t for t in going if not t.solved]
         if not left:
             return
-        if left != going:
-            going = left
-            networks = Together([t.net for t in going]) if _can_go_together(going) else None
-        given = [t.draw() for t in going]
-        xs = [numbers(t.task, g) for t, g in zip(going, given, strict=True)]
-        lengths = [g.lengths for g in given]
-        if networks is None:
-            each = zip(going, xs, lengths, strict=True)
-            outputs = [t.net(x, n, t.rule()) for t, x, n in each]
-        else:
-            outputs = networks(xs, lengths)
-        losses = [t.judged(g, y) for t, g, y in zip(going, given, outputs, strict=True)]
-        learning = [(t, loss) for t, loss in zip(going, losses, strict=True) if not t.solved]
-        if learning:
-            torch.stack([loss for _, loss in learning]).sum().backward()
-        for t, _ in learning:
-            t.step()
+        if len(left) < len(going):
+            fleet = _fleet(recipe, left)
+        fleet.step(left[0].updates, left[0].rate, recipe.clip)
+        for t in left:
+            t.climb()
+        going = [t for t in left if not t.over]  # at the limit none goes on: all began together
         yield going
 
 
-def _can_go_together(trials: list[Trial]) -> bool:
-    """Is there more than one recurrent layer, and nothing that differs in how they learn?"""
-    t = trials[0]
-    return len(trials) > 1 and isinstance(t.net.layer, Recurrent) and not t.settings.recipe.detach
+def _fleet(recipe: Recipe, trials: list[Trial]) -> Fleet:
+    return Fleet([t.net for t in trials], recipe.betas, trials[0].together)
+
+
+def _learn(fleet: Fleet, trials: list[Trial]) -> None:
+    """A batch for each trial: predicted, judged and, unless it solved the trial, differentiated."""
+    rest = iter(trials)
+    for part in fleet.parts:
+        some = list(itertools.islice(rest, len(part.nets)))
+        given = [t.draw() for t in some]
+        xs = [numbers(t.task, g) for t, g in zip(some, given, strict=True)]
+        outputs = part(xs, [g.lengths for g in given], [t.rule() for t in some])
+        losses = [t.judged(g, y) for t, g, y in zip(some, given, outputs, strict=True)]
+        learning = [loss for t, loss in zip(some, losses, strict=True) if not t.solved]
+        if learning:
+            torch.stack(learning).sum().backward()
 
 
 def _state(trials: list[Trial]) -> dict[str, torch.Tensor]:
     return {f"{t.number}.{n}": v for t in trials for n, v in t.state_dict().items()}
 
 
-TRACK = Track(
-    "modern",
-    "Any cell, mini-batches, one recipe of today",
-    run,
-    lambda settings: _SIDE_BY_SIDE if settings.length <= _SHORT else 1,
-)
+TRACK = Track("modern", "Any cell, mini-batches, one recipe of today", run, lambda _: _SIDE_BY_SIDE)
 
 
 class Trial:
@@ -178,15 +179,12 @@ class Trial:
         self.seed = work.seed_of(number, s.series)
         self.family = FAMILIES[s.task]
         self.stages: list[Source] = [self.family.make(n) for n in s.lengths]
-        longest = int(self.stages[-1].sequences(64, purpose=2).lengths.max())
+        self.longest = int(self.stages[-1].sequences(64, purpose=2).lengths.max())
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(work.seed_of(number, f"{s.series}/weights"))
             self.net: Network = make_network(
-                self.stages[-1], s.cell, s.hidden, s.layers, longest, s.recipe.init
+                self.stages[-1], s.cell, s.hidden, s.layers, self.longest, s.recipe.init
             )
-        self.adam = torch.optim.Adam(
-            self.net.parameters(), s.recipe.rate, betas=s.recipe.betas, fused=True
-        )
         self.updates = self.stage = 0
         self.met = self.solved = False
         self.judge = self._judge()
@@ -199,6 +197,14 @@ class Trial:
             most = int((1 - r.climb) * r.latest)
             rule = Criterion(rule.tolerance, window=r.latest, most_wrong=most)
         return Judge(rule)
+
+    @property
+    def together(self) -> int:
+        """Layers like this one that a call of the kernel should run."""
+        layer, r = self.net.layer, self.settings.recipe
+        if not isinstance(layer, Recurrent) or r.detach:
+            return 1
+        return max(1, _AT_ONCE // (self.longest * r.batch * layer.hidden_size))
 
     @property
     def task(self) -> Source:
@@ -214,6 +220,12 @@ class Trial:
     def drawn(self) -> int:
         """Training sequences so far."""
         return self.updates * self.settings.recipe.batch
+
+    @property
+    def rate(self) -> float:
+        """Adam's step size for the latest batch."""
+        r = self.settings.recipe
+        return r.rate / (1 + (self.updates - 1) / r.decay)
 
     @property
     def over(self) -> bool:
@@ -240,18 +252,13 @@ class Trial:
         loss, errors = loss_and_errors(self.task, output, given)
         self.met = self.judge.see(errors)
         self.updates += 1
-        self.curve.add(0, self.drawn, self.judge.error)
         self.solved = self.met and self.last and self._confirmed()
+        if self.solved or self.updates % _POINT == 1:
+            self.curve.add(0, self.drawn, self.judge.error)
         return loss
 
-    def step(self) -> None:
-        """Learn from the gradients; climb to the next length where the latest were right."""
-        r = self.settings.recipe
-        for group in self.adam.param_groups:
-            group["lr"] = r.rate / (1 + (self.updates - 1) / r.decay)
-        torch.nn.utils.clip_grad_norm_(self.net.parameters(), r.clip)
-        self.adam.step()
-        self.adam.zero_grad()
+    def climb(self) -> None:
+        """To the next length, where the latest were right."""
         if self.met:
             self.stage += not self.last
             self.judge = self._judge()
@@ -296,7 +303,8 @@ class Trial:
 
     def state_dict(self) -> dict[str, torch.Tensor]:
         """Everything training goes on from."""
-        found = training_state("net", self.net, self.adam, self.judge)
+        parts = {"net": self.net.state_dict(), "judge": self.judge.state_dict()}
+        found = {f"{part}.{n}": t.clone() for part, own in parts.items() for n, t in own.items()}
         found["curve"] = self.curve.points.clone()
         found["at"] = torch.tensor([self.updates, self.stage, self.solved])
         return found
@@ -306,5 +314,6 @@ class Trial:
         self.updates, self.stage, solved = state["at"].tolist()
         self.solved = bool(solved)
         self.judge = self._judge()  # of this stage
-        load_training_state(state, "net", self.net, self.adam, self.judge)
+        self.judge.load_state_dict(under(state, "judge"))
+        self.net.load_state_dict(under(state, "net"))
         self.curve.points = state["curve"].clone()
