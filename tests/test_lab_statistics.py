@@ -70,6 +70,17 @@ def test_verdict_on_a_rate(claimed: int, successes: int, word: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("successes", "of", "word"),
+    # Wilson's interval of 1 of 10 begins at 0.018, of 2 of 10 at 0.057; of 0 of 5 it ends at 0.43.
+    [(0, 10, CONFIRMED), (0, 5, UNDECIDED), (1, 10, UNDECIDED), (2, 10, REFUTED)],
+)
+def test_verdict_on_a_failure_in_words(successes: int, of: int, word: str) -> None:
+    ends = [50] * successes + [None] * (of - successes)
+    [found] = verdicts(summary(Published("successes", 0, "S, in words"), ends))
+    assert found.word == word
+
+
+@pytest.mark.parametrize(
     ("printed", "word"), [(100, CONFIRMED), (112, CONFIRMED), (150, REFUTED), (60, REFUTED)]
 )
 def test_verdict_on_a_mean(printed: float, word: str) -> None:

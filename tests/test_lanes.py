@@ -14,7 +14,7 @@ from gatewise.executors import Request, counter, reference
 from gatewise.executors.lanes import Criterion, Lanes, Network, Sequences, Task
 from gatewise.lab.faithful import network_of, task_of
 from gatewise.lab.paper1997 import ROWS
-from gatewise.learning.traces import ForwardTraces
+from gatewise.learning import DenseTraces, ForwardTraces
 from gatewise.tasks import (
     adding,
     embedded_reber,
@@ -96,6 +96,8 @@ def one_hot_input(network: Network, x: torch.Tensor) -> torch.Tensor:
 
 
 def head(network: Network, p: dict[str, torch.Tensor], h: torch.Tensor, x: torch.Tensor) -> Any:
+    if network.head == "none":
+        return h[:, : network.outputs]
     net = h @ p["head_weight"].T
     if "head_bias" in p:
         net = net + p["head_bias"]
@@ -110,7 +112,7 @@ def loss(network: Network, net: torch.Tensor, target: torch.Tensor) -> torch.Ten
         target = torch.nn.functional.one_hot(target, network.outputs).double()
     if network.head == "softmax":
         return -(target * net.log_softmax(-1)).sum()
-    if network.head == "linear":
+    if network.head in ("linear", "none"):
         return 0.5 * (target - net).square().sum()
     if network.slope:
         return 0.5 * (target - net.sigmoid()).square().sum()
@@ -120,8 +122,8 @@ def loss(network: Network, net: torch.Tensor, target: torch.Tensor) -> torch.Ten
 def trained(
     network: Network, p: dict[str, torch.Tensor], given: Sequences, rate: float
 ) -> dict[str, torch.Tensor]:
-    """One network after all sequences, by autograd with every recurrent edge cut."""
-    cut = frozenset(edges(network.trace))
+    """One network after all sequences, by autograd with every recurrent edge cut, or none."""
+    cut = frozenset(() if network.exact else edges(network.trace))
     start = {s: network.gate_start * (s in network.trace.gates) for s in network.trace.states}
     zero = {s: torch.full((1, network.units), v).double() for s, v in start.items()}
     for b, n in enumerate(given.lengths.tolist()):
@@ -194,14 +196,40 @@ def test_options(cell: Cell, options: dict[str, Any]) -> None:
     check(Network(cell, 3, 4, 2, **options))
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"bias": False, "head_inputs": True, "every_step": True},
+        {"head": "none", "every_step": True},
+        {"symbols": True, "inputs": 18, "head": "softmax", "target_symbols": True},
+    ],
+    ids=lambda options: "+".join(options) or "plain",
+)
+def test_exact_learning_is_backpropagation_through_time(options: dict[str, Any]) -> None:
+    shape = {"inputs": 3, "units": 4, "outputs": 2, "exact": True}
+    check(Network(get_cell("rnn-logistic"), **shape | options))
+
+
+def test_what_cannot_be_learnt_exactly_or_without_a_head_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"one gate and one state, fed back, .* got LSTM"):
+        Network(get_cell("lstm"), 2, 2, 1, exact=True)
+    for options in ({"units": 2}, {"units": 4, "head_bias": True}):
+        with pytest.raises(ValueError, match="head 'none' needs units for all outputs"):
+            Network(get_cell("rnn"), 2, outputs=3, head="none", **options)
+
+
 def test_many_networks_and_units() -> None:
     check(Network(get_cell("lstm"), 3, 11, 1), count=19)
 
 
-def test_weights_that_change_at_every_step() -> None:
-    """Against the general form of the traces, which also sees the weights change."""
+@pytest.mark.parametrize("exact", [False, True])
+def test_weights_that_change_at_every_step(exact: bool) -> None:
+    """Against the general form of the derivatives, which also sees the weights change."""
     torch.manual_seed(2)
     network = replace(paper("1-2"), stepwise=True)
+    if exact:
+        network = replace(network, cell=get_cell("rnn"), exact=True)
     start = random_parameters(network, 1)
     lanes = Lanes(network, 1, 0.3, dtype=torch.float64)
     lanes.load(start)
@@ -209,10 +237,11 @@ def test_weights_that_change_at_every_step() -> None:
     lanes.run(given, learn=True)
 
     p = {n: v[0].clone() for n, v in start.items()}
-    run = ForwardTraces(
-        network.layout,
-        frozenset(edges(network.trace)),
-        {s: torch.zeros(1, network.units, dtype=torch.float64) for s in network.trace.states},
+    zero = {s: torch.zeros(1, network.units, dtype=torch.float64) for s in network.trace.states}
+    run = (
+        DenseTraces(network.layout, zero)
+        if exact
+        else ForwardTraces(network.layout, frozenset(edges(network.trace)), zero)
     )
     for t in range(9):
         x = one_hot_input(network, given.x[t])

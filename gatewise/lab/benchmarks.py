@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from gatewise.executors.lanes import Criterion
-from gatewise.lab.families import FAMILIES
+from gatewise.lab.families import FAMILIES, Family
 from gatewise.lab.objective import Source
 
 
@@ -19,17 +19,26 @@ class Benchmark:
     family: str
     length: int
 
+    @property
+    def of(self) -> Family:
+        return FAMILIES[self.family]
+
     def task(self) -> Source:
-        return FAMILIES[self.family].make(self.length)
+        return self.of.make(self.length)
+
+    @property
+    def lengths(self) -> list[int]:
+        """Of a curriculum that ends at its own."""
+        return self.of.lengths(self.length)
 
     @property
     def criterion(self) -> Criterion:
-        return FAMILIES[self.family].criterion
+        return self.of.criterion
 
     @property
     def words(self) -> str:
         """The criterion as a sentence."""
-        return FAMILIES[self.family].words
+        return self.of.words
 
 
 BENCHMARKS: dict[str, Benchmark] = {
@@ -45,3 +54,16 @@ BENCHMARKS: dict[str, Benchmark] = {
     "order-3-100": Benchmark("order-3", 100),
     "order-1000": Benchmark("order", 1000),
 }
+
+# The paper's other tasks, and the shortest lags at which anybody says that a baseline learns.
+OTHERS: dict[str, Benchmark] = {
+    "adding-26": Benchmark("adding", 26),  # no shorter: two of the first twelve are marked
+    "order-50": Benchmark("order", 50),
+    "classes-10": Benchmark("classes", 10),
+    "classes-100": Benchmark("classes", 100),  # experiment 3a
+    "parity-500": Benchmark("parity", 500),
+    "two-4": Benchmark("two", 4),  # experiment 2a, with other lags too
+    "two-10": Benchmark("two", 10),
+    "two-100": Benchmark("two", 100),
+}
+ALL = BENCHMARKS | OTHERS

@@ -32,7 +32,8 @@ class Published:
             succeeded) or "wrong" (test sequences).
         value: the figure; a claim of a bound is its limit.
         source: who printed it.
-        trials: of how many trials it is the result; 0: not said.
+        trials: of how many trials it is the result; 0: not said. 0 successes of 0 trials is a
+            claim in words: it fails.
         note: what the table should say besides, such as the range.
     """
 

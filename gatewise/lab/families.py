@@ -30,6 +30,17 @@ class Family:
     first: int
     sets: int = 0
 
+    def lengths(self, last: int) -> list[int]:
+        """The lengths of a curriculum: halves of the last, down to `first`.
+
+        >>> FAMILIES["adding"].lengths(1000)
+        [50, 62, 125, 250, 500, 1000]
+        """
+        found = [last]
+        while found[0] > self.first:
+            found.insert(0, max(self.first, found[0] // 2))
+        return found
+
     @property
     def words(self) -> str:
         """The criterion as a sentence."""
@@ -46,6 +57,8 @@ _PRODUCT = Criterion(tolerance=0.04, most_wrong=12)  # n_seq = 13; the other row
 _CLASS = Criterion(tolerance=0.3, error=0.1)
 _NEAREST = Criterion(tolerance=0.49)  # nearer to the right answer than to another (Gers et al.)
 _RANKED = Criterion(tolerance=0.5)  # every symbol that may come next above all others
+_LATCH = Criterion(tolerance=0.2)  # ST1 of experiment 3, in training
+_PAIR = Criterion(tolerance=0.25, window=10_000)  # experiment 2a
 _NOISE = 0.1  # standard deviation. With experiment 3's, 0.45, other symbols would look like marks
 
 FAMILIES: dict[str, Family] = {
@@ -59,6 +72,8 @@ FAMILIES: dict[str, Family] = {
     "order-noisy": Family(lambda n: tasks.temporal_order(2, n, noise=_NOISE), _CLASS, 50),
     "order-5": Family(lambda n: tasks.temporal_order(2, n, unmarked=True), _CLASS, 50),
     "order-3": Family(lambda n: tasks.temporal_order(3, n), _CLASS, 50),
+    "classes": Family(tasks.two_classes, _LATCH, 10),
+    "two": Family(tasks.two_sequences, _PAIR, 2),
     "counts-2": Family(tasks.equal_counts, _NEAREST, 4),
     "counts-3": Family(lambda n: tasks.equal_counts(n, letters=3), _NEAREST, 4),
     "copy": Family(tasks.copy, _NEAREST, 10),

@@ -5,12 +5,15 @@ Shapes: T = time, B = batch, I = input size, O = outputs.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch.nn.functional import cross_entropy, one_hot
 
 from gatewise.executors.lanes import Sequences
+
+_AT_ONCE = 64  # test sequences
 
 
 @runtime_checkable
@@ -101,6 +104,33 @@ def loss_and_errors(
     asked &= torch.arange(len(target)).unsqueeze(1) < given.lengths
     worst = torch.where(asked, errors.amax(-1), 0.0).amax(0)  # [B]
     return _loss(task, output[asked], target[asked]), worst.unsqueeze(1)
+
+
+def tested(
+    task: Source,
+    answer: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
+    tolerance: float,
+    count: int,
+    seed: int,
+) -> tuple[int, float]:
+    """Wrong ones of `count` fresh sequences, and their mean |error|.
+
+    Args:
+        task: what is asked.
+        answer: x [T, B, I] and lengths [B] to outputs, as `loss_and_errors` takes them.
+        tolerance: largest |t - y| of a sequence that is right.
+        count: sequences.
+        seed: of the sequences.
+    """
+    wrong, total = 0, 0.0
+    with torch.no_grad():
+        for first in range(0, count, _AT_ONCE):
+            given = draw(task, min(_AT_ONCE, count - first), seed, first, purpose=1)
+            output = answer(numbers(task, given), given.lengths)
+            errors = loss_and_errors(task, output, given)[1]
+            wrong += int((~(errors.amax(1) <= tolerance)).sum())  # NaN is wrong
+            total += float(errors.mean(1).sum())
+    return wrong, total / count
 
 
 def _misranked(output: torch.Tensor, possible: torch.Tensor) -> torch.Tensor:

@@ -19,10 +19,13 @@ sequences (or of test errors) is **confirmed** where it lies in the 95 % predict
 mean of as many trials drawn like ours, else **refuted**; it is **not decided** with fewer than five
 trials of ours, or where that interval is wider than the mean itself, or the published number of
 trials is unknown. A bound on test errors is confirmed where our mean is within it. While trials are
-missing, nothing is decided."""
+missing, nothing is decided. A claim in words that a method fails (of no number of trials) means
+that it succeeds in at most one of 20: **confirmed** where none of ours does and that interval is no
+wider than 0.35, **refuted** where the interval is wholly above 1 in 20, else **not decided**."""
 
 CONFIRMED, REFUTED, UNDECIDED = "confirmed", "refuted", "not decided"
 _FEWEST = 5
+_RARELY = 1 / 20  # a method that succeeds more often than this does not fail
 
 
 @dataclass(frozen=True)
@@ -106,11 +109,20 @@ def _verdict(summary: Summary, p: Published) -> Verdict:
 
 def _of_rate(summary: Summary, p: Published) -> str:
     n, k = len(summary.trials), summary.successes
+    if not p.trials:
+        return _of_failure(k, n)
     if statistics.same_rate(round(p.value), p.trials, k, n) < 1 - statistics.LEVEL:
         return REFUTED
     _, low, high = statistics.rate(k, n)
     inside = low - 1e-9 <= p.value / p.trials <= high + 1e-9
     return CONFIRMED if inside and high - low <= statistics.MEANINGFUL else UNDECIDED
+
+
+def _of_failure(k: int, n: int) -> str:
+    _, low, high = statistics.rate(k, n)
+    if low > _RARELY:
+        return REFUTED
+    return CONFIRMED if not k and high - low <= statistics.MEANINGFUL else UNDECIDED
 
 
 def _of_mean(values: Sequence[float], p: Published) -> str:

@@ -1,4 +1,4 @@
-"""Many small networks at once, one per vector lane, learning by the 1997 rule."""
+"""Many small networks at once, one per vector lane, learning by the 1997 rule or by RTRL."""
 
 from gatewise.executors.lanes.generate import Network, source
 from gatewise.executors.lanes.launch import Criterion, Lanes, Sequences

@@ -28,7 +28,7 @@ from gatewise.equations import (
 from gatewise.executors.render import C, expression, statements
 
 REAL_BITS = {torch.float32: 32, torch.float64: 64}
-HEADS = ("logistic", "linear", "softmax")
+HEADS = ("logistic", "linear", "softmax", "none")
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,8 @@ class Network:
         units: hidden units.
         outputs: output units.
         symbols: an input is a symbol's number (one-hot; of more than 16 never multiplied out).
-        head: "logistic", "linear" or "softmax" output units.
+        head: "logistic", "linear" or "softmax" output units; "none": the first `outputs` hidden
+            units are the output units (Williams & Zipser, 1989), with squared error.
         head_bias: output units have a bias.
         head_inputs: output units see the inputs too (1997, experiment 2a).
         slope: the error e_k = t_k - y_k is multiplied by f'(net_k): squared error of logistic
@@ -53,6 +54,9 @@ class Network:
         stepwise: weights change at every target, else after the sequence.
         ranked: a step is right when the outputs that the task allows are the largest ones.
         gate_start: activation of the gates that are fed back, before the first step.
+        exact: real-time recurrent learning (Williams & Zipser, 1989) in place of the 1997 rule: no
+            recurrent edge is cut. For a simple recurrent network; O(units³ · sources) per step.
+        bias: hidden units have one.
 
     Raises:
         ValueError: a size, a head or a cell it cannot have.
@@ -73,6 +77,8 @@ class Network:
     stepwise: bool = False
     ranked: bool = False
     gate_start: float = 0.0
+    exact: bool = False
+    bias: bool = True
 
     def __post_init__(self) -> None:
         for name in ("inputs", "units", "outputs"):
@@ -84,10 +90,20 @@ class Network:
             raise ValueError(
                 f"cell must be one pointwise pass over its units, got {type(self.cell).__name__}"
             )
+        if self.exact and not _simple(self.trace):
+            raise ValueError(
+                "cell must have one gate and one state, fed back, to be learnt exactly, got "
+                f"{type(self.cell).__name__}"
+            )
         if len(self.local.carried) > 1:
             raise ValueError(
                 f"cell must carry at most one state outside its gates, {type(self.cell).__name__} "
                 f"carries {', '.join(self.local.carried)}"
+            )
+        if self.head == "none" and (self.outputs > self.units or self.head_bias + self.head_inputs):
+            raise ValueError(
+                "head 'none' needs units for all outputs and no weights of its own, got "
+                f"{self.units} units, {self.outputs} outputs"
             )
         _ = self.layout  # refuses units that fill no whole blocks
 
@@ -97,11 +113,13 @@ class Network:
 
     @property
     def layout(self) -> Layout:
-        return Layout(self.trace, self.inputs, self.units)
+        return Layout(self.trace, self.inputs, self.units, bias=self.bias)
 
     @cached_property
     def local(self) -> LocalPrograms:
-        """The step's derivatives with every recurrent edge cut."""
+        """The step's derivatives with every recurrent edge cut, or none."""
+        if self.exact:
+            return derive_local(self.trace, also=self.trace.states)
         return derive_local(self.trace, frozenset(edges(self.trace)))
 
     def rows(self, gate: str) -> int:
@@ -135,7 +153,7 @@ class Network:
             "weight_hh": (from_h, self.fed_back),
             "bias": (biased,),
             **dict.fromkeys(self.trace.parameters, (self.units,)),
-            "head_weight": (self.outputs, self.units),
+            "head_weight": (0 if self.head == "none" else self.outputs, self.units),
             "head_bias": (self.outputs,) if self.head_bias else (0,),
             "head_input": (self.outputs, self.inputs) if self.head_inputs else (0, self.inputs),
         }
@@ -151,6 +169,12 @@ class Network:
                 count *= size
             total += count
         return total
+
+
+def _simple(t: Trace) -> bool:
+    """Is it a simple recurrent network: h from W x + U h alone?"""
+    whole = [a for a in t.accumulators if a.from_input and a.from_feedback]
+    return len(t.accumulators) == len(whole) == 1 and t.feedback == t.states and not t.parameters
 
 
 def source(network: Network, dtype: torch.dtype, task: str = "") -> str:
@@ -196,6 +220,7 @@ def constants(network: Network, dtype: torch.dtype) -> str:
         "LOGISTIC": 0,
         "LINEAR": 1,
         "SOFTMAX": 2,
+        "NONE": 3,
         "NG": len(accumulators),
         "NS": len(t.states),
         "NP": len(t.parameters),
@@ -215,6 +240,7 @@ def constants(network: Network, dtype: torch.dtype) -> str:
         "HEAD_INPUTS": int(network.head_inputs),
         "SLOPE": int(network.slope),
         "STEPWISE": int(network.stepwise),
+        "EXACT": int(network.exact),
     }
     names = [a.name for a in accumulators]
     tables = {

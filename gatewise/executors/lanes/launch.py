@@ -115,7 +115,7 @@ class Lanes:
         n, t, lanes = self.network, self.network.trace, self.lanes
         rows, sources = sum(n.rows(a.gate) for a in t.accumulators), n.inputs + n.fed_back + 1
         head = n.inputs * n.head_inputs + n.units + 1
-        traced = len(t.accumulators)
+        traced = n.units if n.exact else len(t.accumulators)
 
         def zeros(*shape: int) -> torch.Tensor:
             return torch.zeros(*shape, lanes, dtype=self.dtype)

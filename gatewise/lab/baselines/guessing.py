@@ -15,10 +15,11 @@ import torch
 from gatewise import tasks
 from gatewise.cells import RNN
 from gatewise.equations.functions import sigmoid
-from gatewise.executors.lanes import Criterion, Lanes, Network, Task
+from gatewise.executors.lanes import Lanes, Network
 from gatewise.lab.experiment import Outcome, Progress, Work
+from gatewise.lab.objective import Source
 
-_TOGETHER = 64  # networks drawn at once
+_TOGETHER = 256  # networks drawn at once
 _FIRST = 16  # sequences that weed out nearly all of them
 _SECONDS = 0.5
 
@@ -44,12 +45,13 @@ class Guess:
     criterion: int = 256
     test: int = 2560
 
-    def make(self) -> Task:
+    def make(self) -> Source:
         return getattr(tasks, self.task)(**self.arguments)
 
     def network(self) -> Network:
         task = self.make()
-        shape = {n: getattr(task, n) for n in ("inputs", "outputs", "symbols", "target_symbols")}
+        names = ("inputs", "outputs", "symbols", "target_symbols", "every_step")
+        shape = {n: getattr(task, n) for n in names}
         return Network(RNN(sigmoid), units=self.units, head_bias=True, **shape)
 
 
@@ -58,7 +60,7 @@ def run(settings: Guess, work: Work) -> Iterator[Progress | Outcome]:
     [trial] = work.trials
     task, network = settings.make(), settings.network()
     seed = work.seed_of(trial) % 2**31
-    lanes = Lanes(network, _TOGETHER, 0.0, task, Criterion(settings.tolerance), seed)
+    lanes = Lanes(network, _TOGETHER, 0.0)
     drawn = 0 if work.state is None else int(work.state["drawn"])
     found: int | None = None
     spoken = time.perf_counter()
@@ -87,7 +89,7 @@ def _weights(settings: Guess, network: Network, draw: torch.Generator) -> dict[s
     }
 
 
-def _solver(settings: Guess, lanes: Lanes, task: Task, seed: int) -> int | None:
+def _solver(settings: Guess, lanes: Lanes, task: Source, seed: int) -> int | None:
     """The first network that gets everything right."""
     if not (_wrong(lanes, task, settings, _FIRST, 1, seed) == 0).any():
         return None
@@ -96,7 +98,7 @@ def _solver(settings: Guess, lanes: Lanes, task: Task, seed: int) -> int | None:
 
 
 def _wrong(
-    lanes: Lanes, task: Task, settings: Guess, count: int, purpose: int, seed: int
+    lanes: Lanes, task: Source, settings: Guess, count: int, purpose: int, seed: int
 ) -> torch.Tensor:
     """Of `count` sequences, how many each network gets wrong, [N]."""
     worst = lanes.run(task.sequences(count, seed, purpose=purpose)).worst

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from gatewise.executors.lanes import Sequences
-from gatewise.lab.benchmarks import BENCHMARKS
+from gatewise.lab.benchmarks import ALL
 from gatewise.lab.experiment import Outcome, Progress, Work
 from gatewise.lab.objective import Source
 
@@ -22,7 +22,7 @@ class Hidden:
     """What is tried: numbers of hidden states, each from several random starts.
 
     Args:
-        benchmark: a name in BENCHMARKS, of symbols and classes.
+        benchmark: a name in `benchmarks.ALL`, of symbols and classes.
         states: numbers of hidden states.
         starts: random starts of each.
         sequences: of the training set, all classes together.
@@ -40,7 +40,7 @@ class Hidden:
     most_wrong: int = 1
 
     def __post_init__(self) -> None:
-        task = BENCHMARKS[self.benchmark].task()
+        task = ALL[self.benchmark].task()
         if not (task.symbols and task.target_symbols):
             raise ValueError(f"benchmark must be one of classes, got {self.benchmark}")
 
@@ -49,7 +49,7 @@ def run(settings: Hidden, work: Work) -> Iterator[Progress | Outcome]:
     """One trial: the best of all that is tried, by the training set; each counts its sequences."""
     [trial] = work.trials
     seed = work.seed_of(trial) % 2**31
-    task = BENCHMARKS[settings.benchmark].task()
+    task = ALL[settings.benchmark].task()
     given = task.sequences(settings.sequences, seed)
     tried = [(n, k) for n in settings.states for k in range(settings.starts)]
     best: list[Any] = []

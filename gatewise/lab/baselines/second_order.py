@@ -7,10 +7,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
-from torch import nn
 
 from gatewise.lab.baselines.models import MODELS, Candidate
-from gatewise.lab.benchmarks import BENCHMARKS
+from gatewise.lab.benchmarks import ALL
 from gatewise.lab.experiment import Outcome, Progress, State, Work
 from gatewise.lab.objective import Asked, draw, loss_and_errors, numbers
 
@@ -22,7 +21,7 @@ class SecondOrder:
     """Full-batch L-BFGS with a strong Wolfe line search, restarted from new weights.
 
     Args:
-        benchmark: a name in BENCHMARKS.
+        benchmark: a name in `benchmarks.ALL`.
         width: hidden units.
         sequences: of the training set.
         memory: updates that the approximate Hessian is made of.
@@ -31,8 +30,8 @@ class SecondOrder:
     """
 
     benchmark: str
-    width: int = 64
-    sequences: int = 2000
+    width: int = 32
+    sequences: int = 1000
     memory: int = 20
     patience: int = 50
     test: int = 2560
@@ -61,7 +60,7 @@ def run(settings: SecondOrder, work: Work) -> Iterator[Progress | Outcome]:
 class _Attempt:
     def __init__(self, settings: SecondOrder, seed: int, state: State | None) -> None:
         self.settings, self.seed = settings, seed
-        benchmark = BENCHMARKS[settings.benchmark]
+        benchmark = ALL[settings.benchmark]
         self.task = benchmark.task()
         self.tolerance = benchmark.criterion.tolerance
         data = seed % 2**31
@@ -76,9 +75,8 @@ class _Attempt:
         self._begin()
 
     def _begin(self) -> None:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(self.seed + self.restarts)
-            self.model: nn.Module = MODELS["bptt"](self.task, Candidate(self.settings.width, 0.0))
+        candidate = Candidate(self.settings.width, 0.0)
+        self.model = MODELS["bptt"](self.task, candidate, [self.seed + self.restarts])
         self.optimiser = torch.optim.LBFGS(
             self.model.parameters(),
             max_iter=self.settings.patience,
@@ -87,10 +85,14 @@ class _Attempt:
         )
         self.best, self.begun_at = float("inf"), self.drawn
 
+    def _loss_and_errors(self, given: Asked) -> tuple[torch.Tensor, torch.Tensor]:
+        x = numbers(self.task, given).unsqueeze(0)  # a model is several networks; this is one
+        output = self.model(x, given.lengths.unsqueeze(0))[0]
+        return loss_and_errors(self.task, output, given)
+
     def _loss(self) -> torch.Tensor:
         self.optimiser.zero_grad()
-        output = self.model(numbers(self.task, self.given), self.given.lengths)
-        loss, _ = loss_and_errors(self.task, output, self.given)
+        loss, _ = self._loss_and_errors(self.given)
         loss.backward()
         self.drawn += self.settings.sequences
         return loss
@@ -99,8 +101,7 @@ class _Attempt:
         """`patience` iterations; new weights where they have not helped."""
         self.optimiser.step(self._loss)
         with torch.no_grad():
-            output = self.model(numbers(self.task, self.given), self.given.lengths)
-            loss = float(loss_and_errors(self.task, output, self.given)[0])
+            loss = float(self._loss_and_errors(self.given)[0])
         self.curve.append((self.drawn, loss))
         self.solved = self.wrong(self.given) == 0 and self.wrong(self.fresh) == 0
         if not self.solved and not loss < 0.999 * self.best:  # not a number is no better
@@ -112,8 +113,7 @@ class _Attempt:
     @torch.no_grad()
     def wrong(self, given: Asked) -> int:
         """Sequences with an error above the tolerance."""
-        output = self.model(numbers(self.task, given), given.lengths)
-        errors = loss_and_errors(self.task, output, given)[1]
+        errors = self._loss_and_errors(given)[1]
         return int((~(errors.amax(1) <= self.tolerance)).sum())
 
     def state_dict(self) -> dict[str, torch.Tensor]:

@@ -166,7 +166,7 @@ def counted(i: Interval) -> str:
 def printed(p: Published) -> str:
     """A published figure."""
     what = {
-        "successes": f"{p.value:g} of {p.trials}",
+        "successes": f"{p.value:g} of {p.trials}" if p.trials else "none",
         "sequences": f"{p.value:,.0f} sequences",
         "wrong": f"{p.value:g} wrong",
     }[p.figure]

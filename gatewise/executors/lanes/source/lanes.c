@@ -1,4 +1,5 @@
-/* Small networks, one per vector lane, that learn by the traces of the 1997 rule.
+/* Small networks, one per vector lane, that learn by the traces of the 1997 rule; EXACT: by
+ * real-time recurrent learning, which cuts no edge.
  *
  * Included after vector.h, sequence.h and the generated part, which defines the cell
  *   NG pre-activations, NS states, NP per-unit parameters, NSAVE kept values,
@@ -8,7 +9,7 @@
  * and the network
  *   INPUTS, UNITS, OUTPUTS; BLOCK cells share the pre-activations with SHARED[a];
  *   ROWS pre-activations in all, those of `a` from ROW0[a] on; FED fed-back values;
- *   HEAD (LOGISTIC, LINEAR, SOFTMAX), HEAD_BIAS, HEAD_INPUTS, SLOPE: e_k carries f'(net_k);
+ *   HEAD (LOGISTIC, LINEAR, SOFTMAX, NONE: the first units are the outputs), HEAD_BIAS, HEAD_INPUTS, SLOPE: e_k carries f'(net_k);
  *   SYMBOLS: an input is a symbol's number (one-hot; of more than 16 never multiplied out);
  *   EVERY_STEP: a target at every step, else at the end; TARGET_SYMBOLS: it is a symbol;
  *   JUDGE_END: only the last step's error counts for success; STEPWISE: weights change at every
@@ -23,7 +24,7 @@
  * Buffers, all owned by the caller (vec = LANES numbers, one per network):
  *   weight [SOURCES][ROWS]   sources: inputs, fed-back values, 1 (bias); absent ones stay 0
  *   param  [NP][UNITS], head [HEAD_SOURCES][OUTPUTS] (inputs, units, 1)
- *   trace  [UNITS][NTA][SOURCES], ptrace [UNITS][NTP]: scratch
+ *   trace  [UNITS][NTA][SOURCES], ptrace [UNITS][NTP]: scratch; EXACT: trace [ROWS][SOURCES][UNITS]
  *   sum_*  as weight, param, head: scratch, where weights change after the sequence only
  */
 #include <stdlib.h>
@@ -153,6 +154,7 @@ INLINE void hidden(const network *n, const sequence *s, long t, step_data *d) {
  */
 #define BLOCK_STEPS 8
 #define TRACES (UNITS * NTA)
+#define TRACE_VECS ((long)SOURCES * UNITS * (EXACT ? ROWS : NTA))
 #define FIRST (SPARSE ? FED_AT : 0) /* a symbol's column is reached by its number */
 
 typedef struct {
@@ -237,9 +239,38 @@ static void flush(network *n, pending *w) {
   w->count = 0;
 }
 
+/* ---- exact derivatives ----------------------------------------------------------------
+ * trace[r][m][u] = dh_u / dweight[m][r]: one step multiplies it by the Jacobian of h by the h before
+ * and adds the step's own derivative. Each column of UNITS numbers is read and written once.
+ */
+static void advance(network *n, const step_data *d, const int masked, ivec live) {
+  vec(*previous)[NS] = d->state[d->now], (*next)[NS] = d->state[!d->now];
+  vec slope[UNITS], jacobian[UNITS][UNITS]; /* [v][u]: dh_u / dh_v of the step before */
+  for (int u = 0; u < UNITS; u++) {
+    vec own[NTA + 1], unused[NTP + 1], carry = splat(0);
+    step_jacobian(d->kept[u], previous[u], next[u], n->param, &carry, own, unused);
+    slope[u] = masked ? blend(live, own[0], splat(0)) : own[0];
+    for (int v = 0; v < UNITS; v++) jacobian[v][u] = slope[u] * n->weight[(FED_AT + v) * ROWS + u];
+    jacobian[u][u] += masked ? blend(live, carry, splat(0)) : carry;
+  }
+  for (int r = 0; r < UNITS; r++)
+    for (int m = 0; m < SOURCES; m++) {
+      vec *column = n->trace + ((long)r * SOURCES + m) * UNITS, sum[UNITS];
+      UNROLL for (int u = 0; u < UNITS; u++) sum[u] = splat(0);
+      for (int v = 0; v < UNITS; v++)
+        UNROLL for (int u = 0; u < UNITS; u++) sum[u] += jacobian[v][u] * column[v];
+      sum[r] += slope[r] * (SPARSE && m < INPUTS ? one_where(d->symbol, m) : d->y[m]);
+      UNROLL for (int u = 0; u < UNITS; u++) column[u] = sum[u];
+    }
+}
+
 /* ---- errors and weights -------------------------------------------------------------- */
 
 static void outputs(const network *n, const step_data *d, vec *y) {
+#if HEAD == NONE
+  for (int k = 0; k < OUTPUTS; k++) y[k] = output_of(d, k);
+  return;
+#endif
   for (int k = 0; k < OUTPUTS; k++) y[k] = n->head[HEAD_ONE * OUTPUTS + k];
   for (int u = 0; u < UNITS; u++) {
     const vec *w = n->head + (HEAD_UNITS + u) * OUTPUTS, h = output_of(d, u);
@@ -291,6 +322,10 @@ INLINE void change_column(const network *n, vec *table, vec *sums, int rows, int
 
 /* e: -∂E/∂net of the output units; changes the head and returns -∂E/∂h */
 static void learn_head(network *n, const step_data *d, const vec *e, vec *d_h) {
+#if HEAD == NONE
+  for (int u = 0; u < UNITS; u++) d_h[u] = u < OUTPUTS ? e[u] : splat(0);
+  return;
+#endif
   for (int u = 0; u < UNITS; u++) {
     const long at = (HEAD_UNITS + u) * OUTPUTS;
     vec back = splat(0);
@@ -366,6 +401,17 @@ static void learn_hidden(network *n, step_data *d, const vec *d_h) {
     }
 }
 
+/* As learn_hidden, with the derivatives that came along. */
+static void learn_exact(network *n, const vec *d_h) {
+  for (int r = 0; r < UNITS; r++)
+    for (int m = 0; m < SOURCES - !BIASED[0]; m++) {
+      const vec *column = n->trace + ((long)r * SOURCES + m) * UNITS;
+      vec g = splat(0);
+      for (int u = 0; u < UNITS; u++) g += d_h[u] * column[u];
+      change(n, n->weight + m * ROWS + r, n->sum_weight + m * ROWS + r, g);
+    }
+}
+
 #if RANKED
 /* -1 where an output that may not come is as large as one that may. */
 INLINE ivec out_of_order(const vec *y, const int32_t *allowed) {
@@ -415,7 +461,8 @@ static void target_step(network *n, const sequence *s, long t, step_data *d, int
 #endif
   if (!learning) return;
   learn_head(n, d, e, d_h);
-  learn_hidden(n, d, d_h);
+  if (EXACT) learn_exact(n, d_h);
+  else learn_hidden(n, d, d_h);
 }
 
 /* ---- a sequence ---------------------------------------------------------------------- */
@@ -437,7 +484,7 @@ static void run_sequence(network *n, const sequence *s, int learning, vec *seen)
     for (int k = 0; k < NS; k++) d.state[0][u][k] = splat((real)START[k]);
   n->worst = n->squared = n->absolute = splat(0);
   if (learning) {
-    clear(n->trace, (long)TRACES * SOURCES);
+    clear(n->trace, TRACE_VECS);
     clear(n->ptrace, UNITS * NTP);
     if (SUMS) {
       clear(n->sum_weight, (long)SOURCES * ROWS);
@@ -456,11 +503,12 @@ static void run_sequence(network *n, const sequence *s, int learning, vec *seen)
           vec *v = &d.state[!d.now][u][k];
           *v = blend(live, *v, splat((real)START[k]));
         }
-    if (learning && (EVERY_STEP || last)) flush(n, &w);
+    if (learning && EXACT) advance(n, &d, masked, live);
+    else if (learning && (EVERY_STEP || last)) flush(n, &w);
     if (EVERY_STEP || last || seen)
       target_step(n, s, t, &d, masked, live, learning && (EVERY_STEP || last),
                   seen ? seen + t * OUTPUTS : NULL);
-    if (learning && !last) {
+    if (learning && !EXACT && !last) {
       if (masked) remember(n, &d, &w, 1, live);
       else remember(n, &d, &w, 0, live);
       if (w.count == BLOCK_STEPS) flush(n, &w);

@@ -1,0 +1,91 @@
+"""What one trial is given to learn, length after length, and when it has learnt it.
+
+A course begins with short sequences; those of twice the length follow as soon as nearly all of the
+latest were right, until the length asked for. There the family's own rule decides.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from gatewise.executors.lanes import Criterion
+from gatewise.lab.curve import Curves
+from gatewise.lab.experiment import State
+from gatewise.lab.families import Family
+from gatewise.lab.judge import Judge
+from gatewise.lab.kept import under
+from gatewise.lab.objective import Asked, Source, draw
+
+CLIMB = 0.9  # share of the latest sequences that must be right for the next length
+LATEST = 200
+
+
+class Course:
+    """One trial's way through the lengths of a task family.
+
+    Args:
+        family: what is learnt.
+        lengths: of the sequences, in the order they come.
+        seed: of the data.
+        batch: sequences of an update.
+    """
+
+    def __init__(self, family: Family, lengths: Sequence[int], seed: int, batch: int) -> None:
+        self.family, self.lengths, self.seed, self.batch = family, list(lengths), seed, batch
+        self.stages: list[Source] = [family.make(n) for n in lengths]
+        self.stage = self.sequences = 0
+        self.curve = Curves(1)
+        self.judge = self._judge()
+
+    def _judge(self) -> Judge:
+        """The family's rule at the last length, the one for climbing before it."""
+        rule = self.family.criterion
+        if not self.last:
+            most = int((1 - CLIMB) * LATEST)
+            rule = Criterion(rule.tolerance, window=LATEST, most_wrong=most)
+        return Judge(rule)
+
+    @property
+    def task(self) -> Source:
+        """What is learnt now."""
+        return self.stages[self.stage]
+
+    @property
+    def length(self) -> int:
+        """Of the sequences it has come to."""
+        return self.lengths[self.stage]
+
+    @property
+    def last(self) -> bool:
+        """Has it come to the length asked for?"""
+        return self.stage == len(self.stages) - 1
+
+    def draw(self) -> Asked:
+        """The next batch."""
+        return draw(self.task, self.batch, self.seed, self.sequences)
+
+    def see(self, errors: torch.Tensor) -> bool:
+        """The |t - y| of the batch [B, O]: is the family's rule met, at the last length?"""
+        met = self.judge.see(errors)
+        self.sequences += len(errors)
+        self.curve.add(0, self.sequences, self.judge.error)
+        if met and not self.last:
+            self.stage += 1
+            self.judge = self._judge()
+            return False
+        return met
+
+    def state_dict(self) -> dict[str, torch.Tensor]:
+        """Everything the course goes on from."""
+        found = {f"judge.{n}": t.clone() for n, t in self.judge.state_dict().items()}
+        found["at"] = torch.tensor([self.stage, self.sequences])
+        return found | {"curve": self.curve.points.clone()}
+
+    def load_state_dict(self, state: State) -> None:
+        """See `state_dict`."""
+        self.stage, self.sequences = state["at"].tolist()
+        self.judge = self._judge()  # of this stage
+        self.judge.load_state_dict(under(state, "judge"))
+        self.curve.points = state["curve"].clone()
