@@ -68,8 +68,8 @@ class RecurrentModel(nn.Module):
 
     def forward(self, x: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
         """x [N, T, B, I], lengths [N, B] -> [N, T, B, O] or [N, B, O]."""
-        self.seen = self.rule.run(self.layer, x, lengths=lengths)[0]
-        return self.head(self.seen if self.every_step else _at_ends(self.seen, lengths))
+        self.seen = seen = self.rule.run(self.layer, x, lengths=lengths)[0]
+        return self.head(seen if self.every_step else _at_ends(seen, lengths))
 
 
 class WindowModel(nn.Module):

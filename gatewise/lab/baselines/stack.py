@@ -159,12 +159,12 @@ class Stack:
     def _state_of(self, trials: list[int]) -> dict[str, torch.Tensor]:
         """Of the networks of these trials, weights and Adam's numbers."""
         at = [self.going.index(t) for t in trials]
-        found = network_state("model", self.model, self.adam) if at else {}
+        found = network_state(self.model, self.adam) if at else {}
         return {n: v[at] if v.dim() else v for n, v in found.items()}
 
     def _load(self, state: State) -> None:
         if self.going:
-            load_network_state(state, "model", self.model, self.adam)
+            load_network_state(state, self.model, self.adam)
 
     def state_dict(self) -> dict[str, torch.Tensor]:
         """Everything that training goes on from."""
