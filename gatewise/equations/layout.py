@@ -14,7 +14,7 @@ from functools import cached_property
 
 import torch
 
-from gatewise.equations.trace import Trace
+from gatewise.equations.trace import Trace, subexpressions, symbol
 
 
 @dataclass(frozen=True)
@@ -46,9 +46,8 @@ class Layout:
                 f"hidden_size must be a multiple of the block size {block}, got {self.hidden_size}"
             )
         if self.proj_size:
-            used = {s.name for e in self.trace.signals.values() for s in e.free_symbols}
-            output = self.trace.output
-            if self.trace.feedback != (output,) or f"{output}_prev" in used:
+            output, used = self.trace.output, subexpressions(self.trace.signals.values())
+            if self.trace.feedback != (output,) or symbol(f"{output}_prev") in used:
                 raise ValueError(
                     f"proj_size needs a cell whose step does not use its own output state; "
                     f"{type(cell).__name__} does"

@@ -10,6 +10,7 @@ Symbols (all real, one number per unit):
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterable
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
@@ -60,8 +61,8 @@ class Trace:
     @functools.cached_property
     def pointwise(self) -> bool:
         """True where one pass over the units suffices: no mean over units, no late gate."""
-        everything = [*self.new_states.values(), *self.signals.values()]
-        return not self.late_sources and not any(e.has(Mean) for e in everything)
+        inside = subexpressions([*self.new_states.values(), *self.signals.values()])
+        return not self.late_sources and not any(isinstance(e, Mean) for e in inside)
 
     @property
     def output(self) -> str:
@@ -115,7 +116,7 @@ def _trace(cell: Cell) -> Trace:
     param = SimpleNamespace(**{p: symbol(f"p_{p}") for p in cell.parameters})
     try:
         result = cell.run_step(SimpleNamespace(**gate_values), state, param)
-        result = {k: _whole_numbers(sympy.sympify(v)) for k, v in result.items()}
+        result = _whole_numbers({k: sympy.sympify(v) for k, v in result.items()})
     except (TypeError, AttributeError, sympy.SympifyError) as error:
         kind = ValueError if isinstance(error, ValueError) else TypeError
         raise kind(
@@ -126,13 +127,14 @@ def _trace(cell: Cell) -> Trace:
 
     new_states = {s: result[s] for s in cell.states}
     sources = {gate.symbol.name: gate.source for gate in late.values() if gate.source is not None}
-    used = {n.name for e in [*result.values(), *sources.values()] for n in e.free_symbols}
+    inside = subexpressions([*result.values(), *sources.values()])
+    used = {e.name for e in inside if isinstance(e, sympy.Symbol)}
     _check_symbols(cell, used, accumulators)
     accumulators = _used_accumulators(cell, accumulators, used)
     gates = tuple(dict.fromkeys(a.gate for a in accumulators))
     signals = dict(result)
-    for g in gates:
-        signals.setdefault(g, _activation(g, accumulators, result.values()))
+    for g, activation in _activations(accumulators, subexpressions(result.values())).items():
+        signals.setdefault(g, activation)
     return Trace(
         cell=cell,
         gates=gates,
@@ -146,11 +148,11 @@ def _trace(cell: Cell) -> Trace:
     )
 
 
-def _whole_numbers(expr: sympy.Expr) -> sympy.Expr:
+def _whole_numbers(exprs: dict[str, sympy.Expr]) -> dict[str, sympy.Expr]:
     """1.0·x -> x: a constant gate then leaves no trace in the equations."""
-    return expr.xreplace(
-        {f: sympy.Integer(int(f)) for f in expr.atoms(sympy.Float) if float(f).is_integer()}
-    )
+    floats = [e for e in subexpressions(exprs.values()) if isinstance(e, sympy.Float)]
+    whole = {f: sympy.Integer(int(f)) for f in floats if float(f).is_integer()}
+    return {n: e.xreplace(whole) for n, e in exprs.items()}
 
 
 def _check_symbols(cell: Cell, used: set[str], accumulators: list[Accumulator]) -> None:
@@ -173,22 +175,52 @@ def _used_accumulators(
     return kept
 
 
-def _activation(gate: str, accumulators: list[Accumulator], exprs: Any) -> sympy.Expr:
-    """What is recorded under a gate's name where step returns nothing under it.
+def subexpressions(exprs: Iterable[sympy.Expr]) -> list[sympy.Expr]:
+    """Every expression that occurs in `exprs`, once, after what it is made of.
+
+    Equations share parts: as trees, those of a layer-normalised cell have a hundred times as
+    many nodes.
+    """
+    found: dict[sympy.Expr, None] = {}
+
+    def visit(e: Any) -> None:
+        if e not in found:
+            for a in e.args:
+                visit(a)
+            found[e] = None
+
+    for e in exprs:
+        visit(e)
+    return list(found)
+
+
+def _activations(
+    accumulators: list[Accumulator], inside: list[sympy.Expr]
+) -> dict[str, sympy.Expr]:
+    """What is recorded under each gate's name where step returns nothing under it.
 
     The innermost function applied to the gate's pre-activation, if there is exactly one
     (sigmoid(a) in an LSTM); otherwise the pre-activation itself.
     """
-    leaves = {symbol(a.name) for a in accumulators if a.gate == gate}
-    found: set[sympy.Expr] = set()
-    for e in exprs:
-        for f in e.atoms(_Symbolic):
-            inner = [g for g in f.args[0].atoms(_Symbolic) if g.free_symbols & leaves]
-            if f.free_symbols & leaves and not inner and not isinstance(f, Mean):
-                found.add(f)
-    if len(found) == 1:
-        return found.pop()
-    return sympy.Add(*sorted(leaves, key=str))
+    leaves: dict[str, list[sympy.Symbol]] = {}
+    for a in accumulators:
+        leaves.setdefault(a.gate, []).append(symbol(a.name))
+    nothing: frozenset[str] = frozenset()
+    seen: dict[sympy.Expr, frozenset[str]] = {}  # gates that occur in it
+    hidden: dict[sympy.Expr, frozenset[str]] = {}  # gates that occur in it inside a function
+    gate_of = {s: frozenset([g]) for g, own in leaves.items() for s in own}
+    innermost: dict[str, list[sympy.Expr]] = {g: [] for g in leaves}
+    for e in inside:
+        seen[e] = gate_of.get(e, nothing).union(*(seen[a] for a in e.args))
+        hidden[e] = nothing.union(*(hidden[a] for a in e.args))
+        if isinstance(e, _Symbolic):
+            if not isinstance(e, Mean):
+                for g in seen[e] - hidden[e]:
+                    innermost[g].append(e)
+            hidden[e] = seen[e]
+    return {
+        g: found[0] if len(found) == 1 else sympy.Add(*leaves[g]) for g, found in innermost.items()
+    }
 
 
 def evaluate(expr: sympy.Expr, values: dict[str, Any]) -> Any:

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import sympy
 import torch
 
-from gatewise.equations.trace import Accumulator, Trace
+from gatewise.equations.trace import Accumulator, Trace, subexpressions
 from gatewise.executors.cpu import toolchain
 from gatewise.executors.cpu.generate import SKELETON, KernelSpec, c_text, source
 
@@ -170,10 +170,20 @@ def _fingerprint(spec: KernelSpec) -> str:
     parts += [str(sorted(spec.cut)), str(flags), spec.held]
     parts += [str(trace.accumulators), str(trace.states), str(trace.feedback)]
     parts += [str(trace.parameters)]
-    parts += [sympy.srepr(e) for e in trace.new_states.values()]
-    parts += [sympy.srepr(trace.signals[r]) for r in spec.record]
-    parts += [f"{n} {sympy.srepr(e)}" for n, e in trace.late_sources.items()]
+    written = [*trace.new_states.values(), *(trace.signals[r] for r in spec.record)]
+    parts += [*trace.late_sources, *_written([*written, *trace.late_sources.values()])]
     return "\0".join([*parts, *_code()])
+
+
+def _written(exprs: list[sympy.Expr]) -> list[str]:
+    """Expressions as text that tells any two apart: each part once, by the places of its own."""
+    places: dict[sympy.Expr, int] = {}
+    lines = []
+    for e in subexpressions(exprs):
+        places[e] = len(places)
+        inner = [places[a] for a in e.args]
+        lines.append(f"{type(e).__name__} {inner}" if inner else sympy.srepr(e))
+    return [*lines, str([places[e] for e in exprs])]
 
 
 def build(spec: KernelSpec) -> Kernel:
