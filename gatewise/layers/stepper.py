@@ -89,7 +89,7 @@ class Stepper:
             )
         if x.requires_grad and torch.is_grad_enabled():
             raise RuntimeError("a stream has no gradient: detach x or step under torch.no_grad()")
-        y = self.advance(x.contiguous())
+        y = self.advance(x if x.is_contiguous() else x.contiguous())
         return y.squeeze(0) if single else y
 
     def advance(self, x: torch.Tensor) -> torch.Tensor:

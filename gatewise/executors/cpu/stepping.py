@@ -108,28 +108,34 @@ class CompiledStack:
 
     def _bind(self) -> None:
         """Argument lists of both parities, and the lists of lists that the chain takes."""
-        self._numbers = [self._numbers_of(k) for k in range(len(self._layers))]
+        self._numbers = [
+            [self._numbers_of(k, parity) for k in range(len(self._layers))] for parity in (0, 1)
+        ]
         self._pointers = [
             [self._pointers_of(k, parity) for k in range(len(self._layers))] for parity in (0, 1)
         ]
-        count = len(self._layers)
+        self._count = count = len(self._layers)
         many = ctypes.c_void_p * count
         self._functions = many(
             *(ctypes.cast(lr.kernel.forward, ctypes.c_void_p).value for lr in self._layers)
         )
-        self._number_lists = many(*(ctypes.addressof(n) for n in self._numbers))
+        self._number_lists = [
+            many(*(ctypes.addressof(n) for n in self._numbers[parity])) for parity in (0, 1)
+        ]
         self._pointer_lists = [
             many(*(ctypes.addressof(p) for p in self._pointers[parity])) for parity in (0, 1)
         ]
         self._chain = runtime().gw_chain
         parallel()
 
-    def _numbers_of(self, k: int) -> ctypes.Array[ctypes.c_int64]:
+    def _numbers_of(self, k: int, parity: int) -> ctypes.Array[ctypes.c_int64]:
         layer = self._layers[k]
         below = self._layers[k - 1] if k else None
         inputs = below.output if below else self.inputs
         stride = below.padded if below else self.inputs
-        numbers = [1, self.batch, inputs, layer.hidden, layer.padded, 0, self.threads]
+        # One step has no direction in time; "reverse" makes every second one begin with the weights
+        # that the one before read last, which are still in the second cache.
+        numbers = [1, self.batch, inputs, layer.hidden, layer.padded, parity, self.threads]
         split = self.threads > 1 and not layer.kernel.collected  # phases stay with one thread
         numbers += [int(split), 0, stride, 0, *(0 for _ in layer.trace.states)]
         return (ctypes.c_int64 * len(numbers))(*numbers)
@@ -153,7 +159,7 @@ class CompiledStack:
         parity = self._parity
         self._pointers[parity][0][0] = x.data_ptr()
         self._chain(
-            len(self._layers), self._functions, self._number_lists, self._pointer_lists[parity]
+            self._count, self._functions, self._number_lists[parity], self._pointer_lists[parity]
         )
         self._parity = 1 - parity
         return self._outputs[parity].clone(memory_format=torch.contiguous_format)

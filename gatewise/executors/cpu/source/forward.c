@@ -97,17 +97,26 @@ APART void forward_flat(const job *j, const step_rows *s, long t, long i0, long 
   forward_tile(j, s, t, i0, 1, vector, FLAT_UNITS);
 }
 
-static void forward_step(const job *j, const step_rows *s, long t, long vector, long vectors) {
-  if (s->count == 1)
-    for (; vector + FLAT_UNITS <= vectors; vector += FLAT_UNITS) forward_flat(j, s, t, 0, vector);
-  while (vector < vectors) {
-    const int tall = vector + TALL_UNITS <= vectors;
-    for (long i0 = 0, i1; i0 < s->count; i0 = i1) {
-      i1 = i0 + tile_rows(s->count - i0, TALL_ROWS);
-      if (tall) forward_tall(j, s, t, i0, i1 - i0, vector);
-      else forward_narrow(j, s, t, i0, i1 - i0, vector);
-    }
-    vector += tall ? TALL_UNITS : 1;
+static void forward_rows(const job *j, const step_rows *s, long t, long vector, int tall) {
+  for (long i0 = 0, i1; i0 < s->count; i0 = i1) {
+    i1 = i0 + tile_rows(s->count - i0, TALL_ROWS);
+    if (tall) forward_tall(j, s, t, i0, i1 - i0, vector);
+    else forward_narrow(j, s, t, i0, i1 - i0, vector);
+  }
+}
+
+/* Vectors of units [from, to): as many wide tiles as there are, then narrower ones. Every second step
+ * begins with the last tile, because the weights it read last are those still in the second cache. */
+static void forward_step(const job *j, const step_rows *s, long t, long from, long to) {
+  const long flat = s->count == 1 ? (to - from) / FLAT_UNITS : 0;
+  const long after_flat = from + flat * FLAT_UNITS, tall = (to - after_flat) / TALL_UNITS;
+  const long after_tall = after_flat + tall * TALL_UNITS;
+  const long tiles = flat + tall + to - after_tall, back = (t + j->n[N_REVERSE]) % 2;
+  for (long i = 0; i < tiles; i++) {
+    const long k = back ? tiles - 1 - i : i;
+    if (k < flat) forward_flat(j, s, t, 0, from + k * FLAT_UNITS);
+    else if (k < flat + tall) forward_rows(j, s, t, after_flat + (k - flat) * TALL_UNITS, 1);
+    else forward_rows(j, s, t, after_tall + k - flat - tall, 0);
   }
 }
 
