@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,8 @@ from gatewise import benchmark
 from gatewise.benchmark import Budget, Case, Runner, Shape, machine, probes, report
 from gatewise.benchmark.case import Contest, PeerMissingError, Probed, Timed
 from gatewise.benchmark.peers import PEERS, flops, prepare
-from gatewise.benchmark.runner import Spread, check_equal, measure
+from gatewise.benchmark.report import Row
+from gatewise.benchmark.runner import Measurement, Spread, check_equal, measure, summarise
 from gatewise.benchmark.suites import SUITES
 from gatewise.cells import REGISTRY
 from gatewise.cli import run
@@ -40,6 +42,10 @@ IN_PROCESS = [
     "jax.lax.scan",
     "torchrecurrent",
     "same layer",
+    "nn.LSTM in turn",
+    "nn.GRU in turn",
+    "nn.RNN in turn",
+    "same layers in turn",
 ]
 
 
@@ -82,7 +88,7 @@ def idle(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 def test_suites_are_well_formed() -> None:
     cases = benchmark.select("all")
-    rows = [(c.suite, c.cell, c.peer, c.work, c.shape) for c in cases]
+    rows = [(c.suite, c.cell, c.peer, c.title, c.shape) for c in cases]
     assert len(set(rows)) == len(rows)
     for suite, own in SUITES.items():
         assert own, suite
@@ -110,6 +116,57 @@ def test_a_peer_computes_what_ours_does(peer: str) -> None:
         assert ours.keys() > {"output"} if gradients else ours.keys() == {"output"}
         check_equal(ours, contest.peer.results())
         assert contest.flops > 0
+
+
+@pytest.mark.parametrize("work", ["inference", "step", "training"])
+@pytest.mark.parametrize("held", ["bf16", "int8"])
+def test_what_rounded_weights_cost_is_measured(held: str, work: str, idle: None) -> None:
+    if (held, work) == ("int8", "training"):
+        pytest.skip("int8 is for inference")
+    shape = Shape(1, 1, 8, 8) if work == "step" else TINY
+    case = Case("weights", "full weights", shape, work, looseness=math.inf, held=held)
+    [row] = Runner(BRIEF, 1).run([case])
+    assert row.measured is not None
+    apart = row.measured.deviation
+    assert apart is not None
+    assert 1e-4 < apart.rms < apart.largest < 0.1
+    assert row.to_json()["deviation"] == {"rms": apart.rms, "largest": apart.largest}
+    full = dataclasses.replace(case, held="full")
+    [row] = Runner(BRIEF, 1).run([full])
+    assert row.measured is not None
+    assert row.measured.deviation == benchmark.Deviation(0.0, 0.0)
+
+
+def test_a_deviation_is_relative_to_the_peer() -> None:
+    peer = torch.tensor([3.0, -4.0, 3.0, -4.0])
+    ours = peer + torch.tensor([0.0, 0.0, 0.0, 1e-5])
+    found = check_equal({"output": ours}, {"output": peer})
+    assert found is not None
+    assert found.rms == pytest.approx(1e-5 / 2 / 12.5**0.5, rel=0.05)  # roundings of 4 + 1e-5
+    assert found.largest == pytest.approx(2 * found.rms)
+
+
+def grown(size: dict[str, int], ratio: float, work: str = "training") -> Row:
+    """A row of the scaling suite with that ratio."""
+    base = Shape(100, 16, 64, 64)
+    case = Case("scaling", "same layer", base._replace(**size), work, options={"base": base})
+    return Row(case, 1, measured=measured(ratio))
+
+
+def measured(ratio: float) -> Measurement:
+    return summarise([(1.0, ratio)])
+
+
+def test_growth_is_fitted_through_the_smallest_call() -> None:
+    # Ratios of time per element: 1 is exactly T, B or H².
+    rows = [grown({"T": 200}, 1.0), grown({"T": 1600}, 1.0), grown({"B": 64}, 0.5)]
+    rows += [grown({"H": 64 * n, "I": 64 * n}, float(n), "inference") for n in (2, 4)]
+    rows += [Row(rows[0].case, 1, error="different")]  # not measured: no point of the fit
+    time, batch, width = benchmark.Report({}, rows).growth()
+    assert (time.axis, time.exponent, time.largest) == ("T", pytest.approx(1.0), 1600)
+    assert (batch.axis, batch.exponent) == ("B", pytest.approx(1.5))  # 4 rows cost 8 times as much
+    assert (width.axis, width.exponent) == ("H", pytest.approx(1.0))
+    assert str(width) == "inference: time ~ H^1.00, 64…256"
 
 
 @pytest.mark.parametrize("wrong", ["weights", "no number", "another name", "another shape"])
@@ -242,11 +299,17 @@ def test_the_command_writes_json_and_a_picture(
     assert {"torch", "compiler", "processor", "load", "sgemm_gflops"} <= found["header"].keys()
     row = found["rows"][0]
     assert (row["T"], row["B"], row["I"], row["H"]) == (1, 1, 8, 8)
-    assert row["unit"] == "us"
+    assert (row["unit"], row["against"]) == ("us", "nn.LSTMCell")
     assert row["ours"]["minimum"] <= row["ours"]["median"] <= row["ours"]["q3"]
     assert row["reached"] == (row["ratio"]["median"] >= row["target"])
     assert row["weight_bytes"] == 4 * 4 * (8 * 8 * 2 + 8 * 2)
     assert (tmp_path / "x.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_help_names_every_suite(capsys: pytest.CaptureFixture) -> None:
+    assert call("--help") == 0
+    shown = capsys.readouterr().out
+    assert not [name for name in SUITES if name not in shown]
 
 
 def test_json_on_stdout(small_suites: None, capsys: pytest.CaptureFixture) -> None:

@@ -4,7 +4,7 @@ from gatewise.benchmark.case import Case, Shape
 from gatewise.benchmark.picture import plot
 from gatewise.benchmark.probes import first_use_seconds
 from gatewise.benchmark.report import Report, Row, Runner, kept_files
-from gatewise.benchmark.runner import FULL, QUICK, Budget
+from gatewise.benchmark.runner import FULL, QUICK, Budget, Deviation
 from gatewise.benchmark.suites import DEMO, SUITES, select
 
 __all__ = [
@@ -14,6 +14,7 @@ __all__ = [
     "SUITES",
     "Budget",
     "Case",
+    "Deviation",
     "Report",
     "Row",
     "Runner",

@@ -42,10 +42,19 @@ class Case:
     quick: bool = False  # part of a quick run
     options: dict[str, Any] = field(default_factory=dict)  # for the peer's builder
     looseness: float = 1.0  # times the usual difference that the two results may have
+    networks: int = 1  # of one shape and with weights of their own, in one call of ours
+    held: str = "full"  # how our layer holds its weights: its argument `weights`
 
     @property
     def training(self) -> bool:
         return self.work in ("training", "training dx")
+
+    @property
+    def title(self) -> str:
+        """The work in words, with what makes it another: "inference, bf16"."""
+        networks = [f"{self.networks} networks"] if self.networks > 1 else []
+        held = [self.held] if self.held != "full" else []
+        return ", ".join([self.work, *networks, *held])
 
 
 class PeerMissingError(Exception):

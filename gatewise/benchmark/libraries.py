@@ -12,8 +12,7 @@ import torch
 from torch import nn
 
 from gatewise.benchmark.case import Case, Contest, PeerMissingError, Results, Timed
-from gatewise.benchmark.peers import flops, input_of, our_layer, side
-from gatewise.layers import explain
+from gatewise.benchmark.peers import executor_of, flops, input_of, our_layer, side
 
 _PEEPHOLES = ("peephole_input", "peephole_forget", "peephole_output")
 
@@ -27,7 +26,7 @@ def _need(name: str) -> Any:
 
 def _ours(case: Case, like: nn.Module | None = None) -> tuple[Any, torch.Tensor, Timed, str]:
     layer, x = our_layer(case, like), input_of(case)
-    return layer, x, side(case, layer, lambda x: layer(x)[0], x), explain(layer, x).executor
+    return layer, x, side(case, layer, lambda x: layer(x)[0], x), executor_of(case, layer, x)
 
 
 def onnxruntime(case: Case) -> Contest:

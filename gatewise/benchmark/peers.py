@@ -5,7 +5,8 @@ Shapes: T = time, B = batch, I = input size, H = hidden units.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -15,28 +16,30 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 from gatewise.benchmark.case import Case, Contest, Results, Timed
 from gatewise.cells import get_cell
 from gatewise.equations import trace
-from gatewise.layers import Recurrent, explain
+from gatewise.layers import Recurrent, explain, join
 from gatewise.models import LanguageModel, LanguageModelConfig
 
 Call = Callable[[torch.Tensor], torch.Tensor]
 _NAMED = {"lstm": nn.LSTM, "gru": nn.GRU, "rnn": nn.RNN}
 _RESET = 0.02  # probability per step and row: pieces of 50 steps on average
 _CHECKED_STEPS = 16  # of a stream
+_BYTES = {"full": 4, "bf16": 2, "int8": 1}  # a weight
 
 
 def our_layer(case: Case, like: nn.Module | None = None, **options: Any) -> Recurrent:
     """Our layer for a case, with the weights of `like`."""
     torch.manual_seed(0)
-    layer = Recurrent(case.cell, case.shape.I, case.shape.H, **options)
+    layer = Recurrent(case.cell, case.shape.I, case.shape.H, weights=case.held, **options)
     if like is not None:
         layer.load_state_dict(like.state_dict())
     return layer
 
 
 def input_of(case: Case) -> torch.Tensor:
-    """x [T, B, I], the same at every call."""
+    """x [T, B, I], of several networks [N, T, B, I]; the same at every call."""
     torch.manual_seed(1)
-    return torch.randn(case.shape[:3])
+    front = (case.networks,) if case.networks > 1 else ()
+    return torch.randn(*front, *case.shape[:3])
 
 
 def side(case: Case, module: nn.Module, call: Call, x: torch.Tensor) -> Timed:
@@ -57,7 +60,7 @@ def side(case: Case, module: nn.Module, call: Call, x: torch.Tensor) -> Timed:
     with torch.no_grad():
         shape = call(x).shape
     torch.manual_seed(2)
-    upstream = torch.randn(shape)
+    upstream = torch.randn(shape[-3:]).expand(shape).contiguous()  # the same for every network
 
     def training() -> torch.Tensor:
         module.zero_grad(set_to_none=True)
@@ -88,12 +91,18 @@ def flops(case: Case, directions: int = 1) -> float:
     return 2.0 * t * b * h * width * directions
 
 
+def executor_of(case: Case, layer: Recurrent, x: torch.Tensor, **call: Any) -> str:
+    """Which executor of ours does the work."""
+    with torch.set_grad_enabled(case.training):
+        return explain(layer, x, **call).executor
+
+
 def _contest(case: Case, layer: Recurrent, peer: nn.Module, theirs: Call, **call: Any) -> Contest:
     x = input_of(case)
     return Contest(
         side(case, layer, lambda x: layer(x, **call)[0], x),
         side(case, peer, theirs, x),
-        executor=explain(layer, x, **call).executor,
+        executor=executor_of(case, layer, x, **call),
         flops=flops(case, layer.num_directions),
     )
 
@@ -114,6 +123,50 @@ def loop(case: Case) -> Contest:
     """The cell's own `step` on tensors, a Python loop over time: our reference executor."""
     peer = our_layer(case, executor="reference")
     return _contest(case, our_layer(case, peer), peer, lambda x: peer(x)[0])
+
+
+def full_weights(case: Case) -> Contest:
+    """The same layer with the weights as they are; results differ by what the case rounds."""
+    peer = our_layer(replace(case, held="full"))
+    if case.work == "step":
+        return _stream_contest(case, peer.state_dict(), peer.stream(case.shape.B))
+    return _contest(case, our_layer(case, peer), peer, lambda x: peer(x)[0])
+
+
+def in_turn(case: Case) -> Contest:
+    """torch.nn's layers of the same name one after another; ours are one layer of replicas.
+
+    torch.func.vmap, which runs one module on stacked weights, refuses nn.LSTM, nn.GRU and nn.RNN:
+    their operators have no batching rule.
+    """
+    make, shape = _NAMED[case.cell], case.shape
+    return _in_turn(case, [make(shape.I, shape.H) for _ in range(case.networks)])
+
+
+def own_in_turn(case: Case) -> Contest:
+    """Our own layers one after another: what it brings to run them in one call."""
+    return _in_turn(case, [our_layer(case) for _ in range(case.networks)])
+
+
+def _in_turn(case: Case, peers: Sequence[nn.Module]) -> Contest:
+    layer, xs = join([our_layer(case, peer) for peer in peers]), input_of(case)
+    pairs = zip(peers, xs, strict=True)
+    each = [side(case, peer, lambda x, own=peer: own(x)[0], x) for peer, x in pairs]
+
+    def work() -> None:
+        for one in each:
+            one.work()
+
+    def results() -> Results:
+        found = [one.results() for one in each]
+        return {n: torch.stack([f[n] for f in found]) for n in found[0]}
+
+    return Contest(
+        side(case, layer, lambda x: layer(x)[0], xs),
+        Timed(work, results),
+        executor=executor_of(case, layer, xs),
+        flops=case.networks * flops(case),
+    )
 
 
 def ragged(case: Case) -> Contest:
@@ -150,9 +203,7 @@ def resets(case: Case) -> Contest:
     return _contest(case, our_layer(case, peer), peer, split, resets=marked)
 
 
-def _stream_contest(
-    case: Case, peer: nn.Module, weights: dict[str, torch.Tensor], theirs: Call
-) -> Contest:
+def _stream_contest(case: Case, weights: dict[str, torch.Tensor], theirs: Call) -> Contest:
     """One step at a time; `theirs` keeps its own state and starts from zero."""
     _, batch, inputs, hidden = case.shape
     layer = our_layer(case)
@@ -177,7 +228,7 @@ def _stream_contest(
         unit="us",
         executor="reference" if stepper.obstacles else "cpu",
         flops=flops(case),
-        bytes=numbers * x.element_size(),
+        bytes=numbers * _BYTES[case.held],
     )
 
 
@@ -190,7 +241,7 @@ def layer_step(case: Case) -> Contest:
         output, held[0] = peer(x.unsqueeze(0), held[0])
         return output
 
-    return _stream_contest(case, peer, peer.state_dict(), step)
+    return _stream_contest(case, peer.state_dict(), step)
 
 
 def cell_step(case: Case) -> Contest:
@@ -203,7 +254,7 @@ def cell_step(case: Case) -> Contest:
         return held[0][0]
 
     weights = {f"{n}_l0": t for n, t in peer.state_dict().items()}
-    return _stream_contest(case, peer, weights, step)
+    return _stream_contest(case, weights, step)
 
 
 def token_step(case: Case) -> Contest:
@@ -263,6 +314,11 @@ PEERS: dict[str, Callable[[Case], Contest]] = {
     "packed nn.LSTM": ragged,
     "split nn.LSTM": resets,
     "loop": loop,
+    "nn.LSTM in turn": in_turn,
+    "nn.GRU in turn": in_turn,
+    "nn.RNN in turn": in_turn,
+    "same layers in turn": own_in_turn,
+    "full weights": full_weights,
     "nn.LSTM step": layer_step,
     "nn.LSTMCell": cell_step,
     "nn.LSTM model": token_step,
@@ -273,6 +329,7 @@ PEERS: dict[str, Callable[[Case], Contest]] = {
     "nn.LSTM memory": _probes("memory"),
     "root of time": _probes("root_of_time"),
     "same layer": _probes("scaling"),
+    "narrow layer": _probes("width"),
     "limit per step": _probes("lane_step"),
 }
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from gatewise.benchmark.growth import growth
 from gatewise.benchmark.report import Report, Row
 from gatewise.models.plots import new_figure, write_figure
 
@@ -17,6 +18,12 @@ _AGAINST = {
     "nn.LSTM memory": "nn.LSTM",
     "root of time": "the same layer at 1000 steps, both divided by √T",
     "same layer": "the same layer at the smallest size",
+    "narrow layer": "a layer of the smallest width",
+    "nn.LSTM in turn": "as many nn.LSTM in turn",
+    "nn.GRU in turn": "as many nn.GRU in turn",
+    "nn.RNN in turn": "as many nn.RNN in turn",
+    "same layers in turn": "the same layers in turn",
+    "full weights": "the same layer with full weights (off: RMS difference / RMS output)",
 }
 _ROW_INCHES = 0.21
 _TICKS = (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500)
@@ -37,7 +44,8 @@ def plot(report: Report, path: str | Path) -> None:
     )[:, 0]
     low, high = _limits([r for rows in groups.values() for r in rows])
     for axes, (title, rows) in zip(panels, groups.items(), strict=True):
-        _panel(axes, title, rows)
+        fitted = [str(g) for g in growth(rows)]
+        _panel(axes, "; ".join([title, *fitted]), rows)
     panels[-1].set_xlim(low, high)
     ticks = [t for t in _TICKS if low <= t <= high]
     panels[-1].set_xticks(ticks, [f"{t:g}×" for t in ticks])
@@ -99,8 +107,10 @@ def _panel(axes: Any, title: str, rows: Sequence[Row]) -> None:
 
 
 def label(row: Row) -> str:
-    """A row in a few words: cell, work, and T, B, I, H."""
-    return f"{row.case.cell} {row.case.work}   {row.case.shape}"
+    """A row in a few words: cell, work, T, B, I, H, and what rounded weights cost."""
+    apart = row.measured and row.measured.deviation if row.case.held != "full" else None
+    off = f"   {apart.rms:.1%} off" if apart else ""
+    return f"{row.case.cell} {row.case.title}   {row.case.shape}{off}"
 
 
 def _colour(row: Row) -> str:

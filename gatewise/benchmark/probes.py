@@ -29,10 +29,9 @@ from gatewise.benchmark.case import (
     Shape,
     Timed,
 )
-from gatewise.benchmark.peers import flops, input_of, our_layer, side
+from gatewise.benchmark.peers import executor_of, flops, input_of, our_layer, side
 from gatewise.cells import LSTM1997
 from gatewise.executors.lanes import Lanes, Network
-from gatewise.layers import explain
 from gatewise.tasks import adding
 
 # The time of a cell's first training call, with whatever it takes to get there from its name. Calls
@@ -132,7 +131,7 @@ def _peak(side: str, shape: Shape, checkpoint: bool) -> float:
 def memory(case: Case) -> Contest:
     """Peak memory of a training step, ours (with the case's options) against nn.LSTM's."""
     checkpoint = case.options.get("checkpoint", False)
-    executor = explain(our_layer(case, **case.options), input_of(case)).executor
+    executor = executor_of(case, our_layer(case, **case.options), input_of(case))
     ours = Probed(lambda: _peak("ours", case.shape, checkpoint))
     peer = Probed(lambda: _peak("torch", case.shape, checkpoint=False))
     return Contest(ours, peer, unit="MB", executor=executor, rounds=2)
@@ -172,7 +171,7 @@ def root_of_time(case: Case) -> Contest:
 
     ours, base = probe(case.shape.T), probe(case.options["base"])
     base()  # whatever a first use allocates
-    executor = explain(layer, input_of(case)).executor
+    executor = executor_of(case, layer, input_of(case))
     return Contest(Probed(ours), Probed(base), unit="MB", executor=executor, rounds=2)
 
 
@@ -195,9 +194,26 @@ def scaling(case: Case) -> Contest:
         Timed(large.work, lambda: shared(large.results()), units),
         Timed(small.work, lambda: shared(small.results()), base.T * base.B),
         unit="ns",
-        executor=explain(layer, x).executor,
+        executor=executor_of(case, layer, x),
         flops=flops(case) / units,
     )
+
+
+def width(case: Case) -> Contest:
+    """Time of a wide layer's call against that of a narrow one, per product of the narrow one.
+
+    The figures are per step and row, of as many products as the narrow layer has.
+    """
+    base = case.options["base"]
+    cases = (case, replace(case, shape=base))
+    units = [round(flops(c) / flops(cases[1]) * base.T * base.B) for c in cases]
+    layers, inputs = [our_layer(c) for c in cases], [input_of(c) for c in cases]
+    ours, narrow = (
+        Timed(side(case, layer, lambda x, own=layer: own(x)[0], x).work, dict, count)
+        for layer, x, count in zip(layers, inputs, units, strict=True)
+    )
+    executor = executor_of(case, layers[0], inputs[0])
+    return Contest(ours, narrow, "ns", executor, flops(case) / units[0])
 
 
 def lane_step(case: Case) -> Contest:

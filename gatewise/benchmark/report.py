@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from gatewise.benchmark.case import Case, Contest, PeerMissingError
+from gatewise.benchmark.growth import Growth, growth
 from gatewise.benchmark.machine import busy, environment, load, sgemm_rate
 from gatewise.benchmark.peers import prepare
 from gatewise.benchmark.runner import Budget, DifferentResultsError, Measurement, measure, threads
@@ -54,8 +55,10 @@ class Row:
             "suite": self.case.suite,
             "cell": self.case.cell,
             "work": self.case.work,
-            "peer": self.case.peer,
+            "against": self.case.peer,
             **self.case.shape._asdict(),
+            "networks": self.case.networks,
+            "weights": self.case.held,
             "threads": self.threads,
             "target": self.case.target,
             "reached": self.reached,
@@ -69,6 +72,7 @@ class Row:
             "unit": self.unit,
             "ratio": asdict(self.measured.ratio),
             "pairs": self.measured.pairs,
+            "deviation": self.measured.deviation and asdict(self.measured.deviation),
             "executor": self.executor,
             "sgemm_share": self.sgemm_share,
             "weight_bytes": self.bytes,
@@ -93,8 +97,14 @@ class Report:
         """Rows whose two sides computed different things."""
         return [r for r in self.rows if r.error]
 
+    def growth(self) -> list[Growth]:
+        """How cost grows, where rows tell."""
+        return growth(self.rows)
+
     def to_json(self) -> dict[str, Any]:
-        return {"header": self.header, "rows": [r.to_json() for r in self.rows]}
+        found: dict[str, Any] = {"header": self.header, "rows": [r.to_json() for r in self.rows]}
+        fitted = [asdict(g) for g in self.growth()]
+        return found | ({"growth": fitted} if fitted else {})
 
     def write(self, path: str | Path) -> None:
         """The whole as JSON, written at once."""

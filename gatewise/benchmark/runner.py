@@ -57,6 +57,17 @@ class Spread:
 
 
 @dataclass(frozen=True)
+class Deviation:
+    """How far our results are from the peer's, relative to the root mean square of these.
+
+    The worst of several results.
+    """
+
+    rms: float
+    largest: float
+
+
+@dataclass(frozen=True)
 class Measurement:
     """Both sides, and the ratio peer / ours of each pair: above 1, ours is the faster."""
 
@@ -64,6 +75,7 @@ class Measurement:
     peer: Spread
     ratio: Spread
     pairs: int
+    deviation: Deviation | None = None  # None where nothing was compared
 
 
 class DifferentResultsError(Exception):
@@ -80,7 +92,7 @@ def measure(
 
     Raises DifferentResultsError.
     """
-    check_equal(contest.ours.results(), contest.peer.results(), looseness)
+    deviation = check_equal(contest.ours.results(), contest.peer.results(), looseness)
     ours = contest.ours.sampler(budget.shortest, clock)
     peer = contest.peer.sampler(budget.shortest, clock)
     pairs: list[tuple[float, float]] = []
@@ -88,7 +100,7 @@ def measure(
         start = clock()
         while not _done(contest, budget, len(pairs), clock() - start):
             pairs.append((ours(), peer()))
-    return summarise(pairs)
+    return summarise(pairs, deviation)
 
 
 def _done(contest: Contest, budget: Budget, pairs: int, seconds: float) -> bool:
@@ -97,17 +109,18 @@ def _done(contest: Contest, budget: Budget, pairs: int, seconds: float) -> bool:
     return budget.enough(pairs, seconds)
 
 
-def summarise(pairs: list[tuple[float, float]]) -> Measurement:
+def summarise(pairs: list[tuple[float, float]], deviation: Deviation | None = None) -> Measurement:
     """Statistics of (ours, peer) pairs; the ratio is taken per pair, so that drift cancels."""
     return Measurement(
         Spread.of([a for a, _ in pairs]),
         Spread.of([b for _, b in pairs]),
         Spread.of([b / a for a, b in pairs]),
         len(pairs),
+        deviation,
     )
 
 
-def check_equal(ours: Results, peer: Results, looseness: float = 1.0) -> None:
+def check_equal(ours: Results, peer: Results, looseness: float = 1.0) -> Deviation | None:
     """Compare by name: outputs, and gradients where there are any ("grad …").
 
     Raises DifferentResultsError for a name that one side lacks, a shape, or a difference
@@ -115,15 +128,25 @@ def check_equal(ours: Results, peer: Results, looseness: float = 1.0) -> None:
     """
     if ours.keys() != peer.keys():
         raise DifferentResultsError(f"only one side has {sorted(ours.keys() ^ peer.keys())}")
-    for name, a in ours.items():
-        b = peer[name]
-        if a.shape != b.shape:
-            raise DifferentResultsError(f"{name}: {list(a.shape)} and {list(b.shape)}")
-        error = float((a.double() - b.double()).norm() / b.double().norm().clamp(min=1e-30))
+    found = {n: _deviation(n, ours[n], peer[n]) for n in ours}
+    for name, deviation in found.items():
         usual = _GRADIENT_TOLERANCE if name.startswith("grad ") else _OUTPUT_TOLERANCE
         allowed = usual * looseness
-        if not error <= allowed:  # also where it is no number
-            raise DifferentResultsError(f"{name} differs by {error:.1e}, allowed {allowed:.0e}")
+        if not deviation.rms <= allowed:  # also where it is no number
+            raise DifferentResultsError(
+                f"{name} differs by {deviation.rms:.1e}, allowed {allowed:.0e}"
+            )
+    if not found:
+        return None
+    return Deviation(max(d.rms for d in found.values()), max(d.largest for d in found.values()))
+
+
+def _deviation(name: str, ours: torch.Tensor, peer: torch.Tensor) -> Deviation:
+    if ours.shape != peer.shape:
+        raise DifferentResultsError(f"{name}: {list(ours.shape)} and {list(peer.shape)}")
+    apart, usual = ours.double() - peer.double(), peer.double().square().mean().sqrt()
+    scale = usual.clamp(min=1e-30)
+    return Deviation(float(apart.square().mean().sqrt() / scale), float(apart.abs().max() / scale))
 
 
 @contextmanager

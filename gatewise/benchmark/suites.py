@@ -5,6 +5,7 @@ Targets are ratios: the peer's time (or memory, or a fixed limit) divided by our
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -155,25 +156,74 @@ def _memory() -> list[Case]:
 
 
 def _scaling() -> list[Case]:
-    """Time per step and row as T and B grow, against that of the first, smallest shape.
+    """Time per step and row as T and B grow, and per product as a large H does.
 
-    1 is exactly linear; the target allows that large calls leave the caches.
+    Against the first, smallest shape: 1 is exactly linear in T and B, and in H². The target allows
+    that large calls leave the caches.
     """
     base = Shape(100, 16, 64, 64)
     grown = [base._replace(T=t) for t in (200, 800, 3200)]
     grown += [base._replace(B=b) for b in (32, 128, 512)]
+    quick = [s for s in grown if s.T <= 200 and s.B <= 32]
+    narrow = Shape(20, 64, 256, 256)
+    wide = [narrow._replace(I=h, H=h) for h in (512, 1024, 2048)]
+    return [
+        Case("scaling", peer, s, work, target=0.8, quick=s in quick, options={"base": first})
+        for peer, first, shapes in (("same layer", base, grown), ("narrow layer", narrow, wide))
+        for s in shapes
+        for work in WORKS
+    ]
+
+
+def _replicas() -> list[Case]:
+    """Networks of one shape, each with its own weights and data: one call, or a call for each."""
+    small = Shape(100, 8, 2, 8)
+    counted = [(small, 4), (small, 16), (small, 64), (TINY, 4), (TINY, 16)]
+
+    def rows(cell: str, peer: str, sizes: list[tuple[Shape, int]], *targets: float) -> list[Case]:
+        return [
+            Case("replicas", peer, s, work, cell, target, quick=n == 4, networks=n)
+            for s, n in sizes
+            for work, target in zip(WORKS, targets, strict=True)
+        ]
+
+    return [
+        *rows("lstm", "nn.LSTM in turn", counted, 2.0, 4.0),
+        *rows("gru", "nn.GRU in turn", counted[-1:], 3.0, 3.0),
+        *rows("rnn", "nn.RNN in turn", counted[-1:], 2.0, 2.0),
+        *rows("lstm", "same layers in turn", counted[1::3], 1.0, 1.0),
+        *rows("lstm-peephole", "same layers in turn", counted[1::3], 1.0, 1.0),
+    ]
+
+
+def _weights() -> list[Case]:
+    """Rounded weights against full ones: time, and how far the outputs are from each other.
+
+    Nothing is promised of either: how much a difference grows is a matter of the cell.
+    """
+    step, large = Shape(1, 1, 256, 256), Shape(1, 1, 1024, 1024)
+    kinds = [
+        *((cell, "inference", SMALL) for cell in REGISTRY),
+        *((cell, "step", step) for cell in REGISTRY),
+        ("lstm", "inference", LARGE),
+        ("lstm", "step", large),
+        *((cell, "training", MEDIUM) for cell in ("lstm", "gru")),
+    ]
     return [
         Case(
-            "scaling",
-            "same layer",
+            "weights",
+            "full weights",
             shape,
             work,
-            target=0.8,
-            quick=shape.T <= 200 and shape.B <= 32,
-            options={"base": base},
+            cell,
+            threads=1 if work == "step" else None,
+            quick=cell == "lstm" and shape in (SMALL, step),
+            looseness=math.inf,
+            held=held,
         )
-        for shape in grown
-        for work in WORKS
+        for cell, work, shape in kinds
+        for held in ("bf16", "int8")
+        if held == "bf16" or work != "training"  # int8 is for inference
     ]
 
 
@@ -195,7 +245,9 @@ SUITES: dict[str, list[Case]] = {
     "compile": _compile(),
     "lanes": _lanes(),
     "memory": _memory(),
+    "replicas": _replicas(),
     "scaling": _scaling(),
+    "weights": _weights(),
 }
 # What `gatewise demo` shows: three sizes beside torch.nn.LSTM.
 DEMO = [c for c in SUITES["layers"] if c.peer == "nn.LSTM" and c.shape in (TINY, SMALL, MEDIUM)]

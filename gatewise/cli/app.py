@@ -189,8 +189,8 @@ def bench(
     suite: Annotated[
         str,
         typer.Option(
-            help="layers, stream, ragged, bidirectional, resets, cells, compile, memory, scaling; "
-            "several with commas, or all."
+            help="layers, stream, ragged, bidirectional, resets, cells, compile, lanes, memory, "
+            "replicas, scaling, weights; several with commas, or all."
         ),
     ] = "layers",
     quick: Annotated[

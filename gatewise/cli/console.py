@@ -232,22 +232,22 @@ def _bench_tables(report: Report) -> Iterator[Table]:
     suites = dict.fromkeys(r.case.suite for r in report.rows)
     for suite in suites:
         rows = [r for r in report.rows if r.case.suite == suite]
-        streamed = any(r.bytes for r in rows)
+        streamed, rounded = any(r.bytes for r in rows), any(r.case.held != "full" for r in rows)
         table = Table(box=None, header_style="bold", pad_edge=False, title_justify="left")
         table.title = suite
         for title in ("cell", "work", "T, B, I, H", "peer"):
             table.add_column(title, no_wrap=True)
-        extra = ("KB/step", "GB/s") if streamed else ()
+        extra = ["KB/step", "GB/s"] * streamed + ["RMS", "largest"] * rounded
         for title in ("ours", "peer", "ratio [quartiles]", "target", "", "sgemm", *extra):
             table.add_column(title, justify="right", no_wrap=True)
         for row in rows:
-            table.add_row(*_bench_cells(row, streamed))
+            table.add_row(*_bench_cells(row, streamed, rounded))
         yield table
 
 
-def _bench_cells(row: Row, streamed: bool) -> list[str | Text]:
+def _bench_cells(row: Row, streamed: bool, rounded: bool) -> list[str | Text]:
     case = row.case
-    cells: list[str | Text] = [case.cell, case.work, str(case.shape), case.peer]
+    cells: list[str | Text] = [case.cell, case.title, str(case.shape), case.peer]
     if row.measured is None:
         return [*cells, "", "", row.error or row.skipped]
     ratio, share = row.measured.ratio, row.sgemm_share
@@ -262,6 +262,8 @@ def _bench_cells(row: Row, streamed: bool) -> list[str | Text]:
     ]
     if streamed:
         cells += [f"{(row.bytes or 0) / 1e3:.0f}", f"{row.gigabytes_per_second or 0:.1f}"]
+    if rounded and (apart := row.measured.deviation):
+        cells += [f"{apart.rms:.2%}", f"{apart.largest:.1%}"]
     return cells
 
 
@@ -286,3 +288,5 @@ def show_bench(report: Report) -> None:
     for table in _bench_tables(report):
         wide.print()
         wide.print(table)
+    for fitted in report.growth():
+        wide.print(f"{fitted}")
