@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -11,8 +12,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gatewise import cli
 from gatewise.models import nab
-from gatewise.models.anomaly import AnomalyDetector, Ceiling, DetectorConfig, Finding, Peaks, Scale
+from gatewise.models.anomaly import AnomalyDetector, DetectorConfig, Finding
+from gatewise.models.anomaly_file import FORMAT, load_detector, save_detector
+from gatewise.models.running import Ceiling, Peaks, Scale
 from gatewise.models.series_plots import plot_anomalies
 
 NAB = Path(__file__).resolve().parents[2] / "shared" / "data" / "nab"
@@ -182,8 +186,74 @@ def test_the_published_figures_come_out() -> None:
     assert gaussian - 0.5 < figure("windowed-gaussian") < gaussian + 1.0
 
 
-def test_the_picture(tmp_path: Path) -> None:
+def test_the_pictures(tmp_path: Path) -> None:
     values = daily(60)
     times = [BEGIN + timedelta(hours=k) for k in range(60)]
-    plot_anomalies(times, values, run(values), [(40, 45)], tmp_path / "a.png", "a stream")
+    found = run(values)
+    scores, expected = [f.score for f in found], [f.expected for f in found]
+    plot_anomalies(times, values, scores, tmp_path / "a.png", "a stream", expected=expected)
     assert (tmp_path / "a.png").read_bytes()[:4] == b"\x89PNG"
+    one = series(((40, 49),))
+    nab.draw([one], {"a/b.csv": alarms(44)}, tmp_path / "figures", "by hand")
+    assert (tmp_path / "figures" / "a-b.png").stat().st_size > 5000
+
+
+@pytest.mark.parametrize("cell", ["gru", "lstm"])
+@pytest.mark.parametrize("rows", [0, 7, 90])
+def test_a_saved_detector_goes_on_to_the_same_numbers(tmp_path: Path, cell: str, rows: int) -> None:
+    values, config = daily(160), replace(SMALL, cell=cell)
+    unbroken = run(values, config)
+    first = AnomalyDetector(config)
+    times = [BEGIN + timedelta(hours=k) for k in range(len(values))]
+    before = [first.step(t, v) for t, v in zip(times[:rows], values[:rows], strict=True)]
+    save_detector(first, tmp_path / "state")
+    again = load_detector(tmp_path / "state")
+    assert again.config == config
+    after = [again.step(t, v) for t, v in zip(times[rows:], values[rows:], strict=True)]
+    assert before + after == unbroken
+
+
+def test_a_stream_in_two_files(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    lines = [f"{BEGIN + timedelta(hours=k)},{v}" for k, v in enumerate(daily(80))]
+    parts = {"all.csv": lines, "one.csv": lines[:50], "two.csv": lines[50:]}
+    for name, part in parts.items():
+        (tmp_path / name).write_text("\n".join(["timestamp,value", *part]))
+    told = {}
+    for name in parts:
+        state = [] if name == "all.csv" else ["--state", str(tmp_path / "state")]
+        assert cli.run(["detect", str(tmp_path / name), "--json", *state]) == 0
+        told[name] = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    both = told["one.csv"] + [{**r, "row": r["row"] + 50} for r in told["two.csv"]]
+    assert both == told["all.csv"]
+    again = ["detect", str(tmp_path / "two.csv"), "--state", str(tmp_path / "state")]
+    assert cli.run(again) == 2
+    assert "has seen the stream up to" in capsys.readouterr().err
+    assert cli.run([*again, "--seed", "1"]) == 2
+    assert "--seed is for a new stream" in capsys.readouterr().err
+
+
+DAMAGE = {
+    "cut off": lambda raw: raw[: len(raw) // 2],
+    "nothing": lambda raw: b"",
+    "something else": lambda raw: b"\x89PNG\r\n" * 100,
+    "another format": lambda raw: raw.replace(FORMAT.encode(), FORMAT.encode()[:-1] + b"9"),
+    "another size": lambda raw: raw.replace(b'\\"hidden_size\\": 8', b'\\"hidden_size\\": 9'),
+    "another memory": lambda raw: raw.replace(b'\\"memory\\": 128', b'\\"memory\\": 999'),
+    "no number": lambda raw: raw.replace(b'\\"last\\": 0.0', b'\\"last\\": NaN'),
+    "no JSON": lambda raw: raw.replace(b'\\"last\\": 0.0', b'\\"last\\"; 0.0'),
+    "another option": lambda raw: raw.replace(b'\\"quiet\\"', b'\\"quite\\"'),
+    "another generator": lambda raw: raw.replace(b"PCG64", b"PCG65"),
+    "a hostile cell": lambda raw: raw.replace(b'\\"gru\\"', b'\\"a:b\\"'),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_damaged_detectors_are_refused(tmp_path: Path, damage: str) -> None:
+    path = tmp_path / "state"
+    save_detector(AnomalyDetector(SMALL), path)
+    raw = path.read_bytes()
+    changed = DAMAGE[damage](raw)
+    assert changed != raw
+    path.write_bytes(changed)
+    with pytest.raises(ValueError, match="is no detector, or damaged"):
+        load_detector(path)

@@ -38,6 +38,7 @@ def tone(pitch: float, seconds: float, rate: int = 8000) -> np.ndarray[Any, Any]
 
 
 def write_wav(path: Path, samples: np.ndarray[Any, Any], rate: int = 8000, width: int = 2) -> None:
+    path.parent.mkdir(exist_ok=True)
     with wave.open(str(path), "wb") as file:
         file.setnchannels(1)
         file.setsampwidth(width)
@@ -153,6 +154,24 @@ def test_damaged_sounds(tmp_path: Path, make: Any, message: str) -> None:
     make(tmp_path)
     with pytest.raises(ValueError, match=message):
         list(read_sounds(tmp_path, 8000))
+
+
+def test_every_speaker_is_left_out_in_turn(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for k in range(24):
+        name = f"{'high' if k % 2 else 'low'}_{('ann', 'bob', 'cem')[k % 3]}_{k}.wav"
+        write_wav(tmp_path / "sounds" / name, tone(2000 if k % 2 else 300, 0.1 + 0.01 * k))
+    out = tmp_path / "out"
+    command = ["train", str(tmp_path / "sounds"), "--task", "speech", "--out", str(out)]
+    command += ["--hidden", "4", "--layers", "1", "--steps", "12", "--lr", "0.03", "--json"]
+    run([*command, "--folds", "_[a-z]+_"])
+    told = json.loads(capsys.readouterr().out)
+    assert list(told["parts"]) == ["ann", "bob", "cem"]
+    assert told["summary"]["accuracy"]["mean"] > 0.8
+    predictor = load(out / "bob").predictor
+    assert isinstance(predictor, ClassifyPredictor)
+    assert predictor.leave_out == "_bob_"
 
 
 def test_labels_by_folder_and_by_pattern(tmp_path: Path) -> None:

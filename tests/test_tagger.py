@@ -12,7 +12,7 @@ import torch
 
 from gatewise.cli import run
 from gatewise.models import Settings, Source, load, runs
-from gatewise.models.conll import Sentence, read_sentences
+from gatewise.models.conll import Sentence, find_sentences, read_sentences, read_untagged
 from gatewise.models.index import Index
 from gatewise.models.kinds import guess_kind
 from gatewise.models.tag_task import TagOptions, TagPredictor
@@ -58,7 +58,9 @@ def test_columns_and_plain_text(tmp_path: Path) -> None:
     assert second.words == ["Hi"]
     assert read_sentences(tmp_path / "a.conll", "2")[1].tags == ["UH"]
     (tmp_path / "a.txt").write_text("Ann Lee\n\n  in Rome\n")
-    assert read_sentences(tmp_path / "a.txt")[1] == Sentence(["in", "Rome"], [])
+    assert read_untagged(tmp_path / "a.txt")[1] == Sentence(["in", "Rome"], [])
+    (tmp_path / "b.txt").write_text(NAMES)  # so CoNLL-2003 is often kept
+    assert read_untagged(tmp_path / "b.txt")[0] == first == read_sentences(tmp_path / "b.txt")[0]
 
 
 @pytest.mark.parametrize(
@@ -66,6 +68,8 @@ def test_columns_and_plain_text(tmp_path: Path) -> None:
     [
         ("a.conllu", "1\tThe\tDET\n", None, "line 1: expected 10 columns, got 3"),
         ("a.conllu", UNIVERSAL, "2", "column must be one of id, form"),
+        ("a.conllu", "1" + "\t" * 9 + "\n", None, "line 1: the word is empty"),
+        ("a.txt", "Ann lives here\nyes\n", None, "line 2: expected at least 2 columns, got 1"),
         ("a.conll", "Ann B\nLee\n", None, "line 2: expected at least 2 columns, got 1"),
         ("a.conll", NAMES, "1", "column must be a number from 2"),
         ("a.conll", "\n\n", None, "holds no sentence"),
@@ -114,7 +118,7 @@ def test_case_is_seen_by_characters_alone() -> None:
     model = make()
     lower, upper = model.batch([["abc"]]), model.batch([["aBC"]])
     assert torch.equal(lower.words, upper.words)
-    assert not torch.equal(lower.characters, upper.characters)
+    assert not torch.equal(lower.spelled.characters, upper.spelled.characters)
 
 
 def sentences(tmp_path: Path, names: bool) -> Path:
@@ -181,6 +185,66 @@ def test_f1_of_spans_by_hand() -> None:
     assert scores["accuracy"] == pytest.approx(4 / 7)
 
 
+SPANS = {
+    "B and I": (["B-X", "I-X", "O", "B-Y"], ["B-X", "I-X", "O", "B-Y"], (2, 2, 2)),
+    "neighbours": (["B-X", "B-X", "I-X", "O"], ["B-X", "I-X", "I-X", "O"], (0, 1, 2)),
+    "another kind": (["B-X", "I-X", "O", "O"], ["B-Y", "I-Y", "O", "O"], (0, 1, 1)),
+    "invented": (["O", "O", "O", "O"], ["O", "B-X", "O", "B-X"], (0, 2, 0)),
+    "BIOES": (["B-X", "I-X", "E-X", "S-Y"], ["B-X", "I-X", "E-X", "S-Y"], (2, 2, 2)),
+    "BIOES, split": (["B-X", "I-X", "E-X", "O"], ["S-X", "B-X", "E-X", "O"], (0, 2, 1)),
+    "I begins one": (["I-X", "I-X", "B-X", "O"], ["I-X", "I-X", "B-X", "O"], (2, 2, 2)),
+    "I after O begins one": (["B-X", "I-X", "O", "O"], ["I-X", "I-X", "O", "O"], (1, 1, 1)),
+}
+
+
+@pytest.mark.parametrize("case", SPANS)
+def test_spans_count_as_a_whole(case: str) -> None:
+    """Spans found rightly, spans found, spans there are: worked out by hand."""
+    truth, guess, (right, found, there) = SPANS[case]
+    tags = sorted({*truth, *guess, "O", "B-X"})
+    predictor = TagPredictor(make(), tags, None)
+    predictor.model.tag = lambda batch: [[tags.index(t) for t in guess]]  # type: ignore[method-assign]
+    scores = predictor.score([Sentence(["a"] * len(truth), truth)])
+    assert scores["precision"] == pytest.approx(right / found)
+    assert scores["recall"] == pytest.approx(right / there if there else 0)
+    total = found + there
+    assert scores["f1"] == pytest.approx(2 * right / total)
+
+
+CONLL2003 = """-DOCSTART- -X- -X- O
+
+EU NNP B-NP B-ORG
+rejects VBZ B-VP O
+German JJ B-NP B-MISC
+call NN I-NP O
+
+Peter NNP B-NP B-PER
+Blackburn NNP I-NP I-PER
+. . O O
+"""
+
+
+@pytest.mark.parametrize(("column", "tags"), [(None, 5), ("4", 5), ("3", 4), ("2", 5)])
+def test_a_folder_as_of_conll_2003(
+    tmp_path: Path, column: str | None, tags: int, capsys: pytest.CaptureFixture
+) -> None:
+    data, out = tmp_path / "data", tmp_path / "run"
+    data.mkdir()
+    for name in ("train", "valid", "test"):
+        (data / f"{name}.txt").write_text(CONLL2003)
+    assert find_sentences(Source(data)) == (data / "train.txt", data / "valid.txt")
+    chosen = [] if column is None else ["--column", column]
+    more = ["--hidden", "4", "--layers", "1", "--steps", "1", "--test", str(data / "test.txt")]
+    command = ["train", str(data), "--task", "tag", "--out", str(out), *chosen, *more, "--json"]
+    assert run(command) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert ("held_out_f1" in result) == ("f1" in result["test"]) == (column != "2")
+    predictor = load(out).predictor
+    assert isinstance(predictor, TagPredictor)
+    assert len(predictor.tags) == tags
+    assert [len(r["words"]) for r in predictor.predict(data / "test.txt")] == [4, 3]
+
+
 def test_commands(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     path, out = sentences(tmp_path, False), tmp_path / "run"
     more = ["--hidden", "8", "--layers", "1", "--steps", "4", "--set", "character_size=4"]
@@ -194,7 +258,7 @@ def test_commands(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     assert run(["evaluate", str(out), str(path), "--json"]) == 0
     assert "accuracy" in json.loads(capsys.readouterr().out)
     assert run(["evaluate", str(out), str(tmp_path / "new.txt")]) == 2
-    assert "words without tags" in capsys.readouterr().err
+    assert "line 2: expected at least 2 columns" in capsys.readouterr().err
     assert run(["sample", str(out)]) == 2
     assert "holds a model for tag, which draws no text" in capsys.readouterr().err
 

@@ -16,10 +16,11 @@ from hypothesis import strategies as st
 from gatewise.cli import run
 from gatewise.models import CheckpointError, Settings, Source, load, runs
 from gatewise.models.attention import AdditiveAttention, MultiplicativeAttention
+from gatewise.models.bleu import bleu, bleu_scores
 from gatewise.models.parallel import read_pairs
 from gatewise.models.search import beam_search, greedy
 from gatewise.models.subwords import Subwords
-from gatewise.models.translate_task import TranslateOptions, TranslateTask, bleu
+from gatewise.models.translate_task import TranslateOptions, TranslateTask
 from gatewise.models.translator import ATTENTIONS, BEGIN, END, PAD, Translator, TranslatorConfig
 
 V = 7
@@ -201,11 +202,48 @@ def test_it_learns_and_is_saved(data: Path, trained: Path, capsys: pytest.Captur
     assert run(["evaluate", str(trained), str(data / "val.xx.gz"), "--json"]) == 0
     scores = json.loads(capsys.readouterr().out)
     assert scores["bleu"] > 95
-    assert scores["bleu_1_to_10_words"] == scores["bleu"]
+    assert scores["bleu_1_to_8_words"] == scores["bleu"]
     assert run(["predict", str(trained), str(data / "val.xx.gz")]) == 0
     told = capsys.readouterr().out.splitlines()
     truth = gzip.decompress((data / "val.yy.gz").read_bytes()).decode().splitlines()
     assert bleu(told, truth) == pytest.approx(scores["bleu"])
+
+
+def test_several_are_evaluated_side_by_side(
+    data: Path, trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    begun = runs.begin(
+        tmp_path / "without",
+        "translate",
+        Source(data),
+        replace(SMALL, attention="none"),
+        Settings(steps=1, batch=8),
+    )
+    for _ in begun.trainer.run():
+        pass
+    command = ["evaluate", str(trained), str(data / "val.xx.gz"), "--beside"]
+    command += [str(tmp_path / "without"), "--out", str(tmp_path / "figures")]
+    assert run(command) == 0
+    told = capsys.readouterr().out
+    assert "run" in told and "without" in told and "bleu 1 to 8 words" in told
+    names = {p.name for p in (tmp_path / "figures").iterdir()}
+    assert names == {"evaluation.json", "bleu.png", *(f"attention-{k}.png" for k in (1, 2, 3))}
+    figures = json.loads((tmp_path / "figures" / "evaluation.json").read_text())["figures"]
+    assert figures["run"]["bleu"] > figures["without"]["bleu"]
+    assert figures["run"]["bleu_sentences"] == 30
+
+
+def test_bleu_by_length() -> None:
+    source = ["a b c d", "a b c d e f g h i", " ".join("x" * 21)]
+    truth = ["one two three four", "five six seven eight nine", "ten eleven twelve more"]
+    said = [truth[0], truth[1], "nothing of this kind"]
+    scores = bleu_scores(source * 5, said * 5, truth * 5)
+    assert scores["bleu_1_to_8_words"] == scores["bleu_9_to_12_words"] == pytest.approx(100)
+    assert scores["bleu_over_20_words"] < 20
+    assert scores["bleu"] == bleu(said * 5, truth * 5)
+    assert scores["bleu_1_to_8_words_interval"] == 0 < scores["bleu_interval"] < 50
+    assert scores["bleu_sentences"] == 15
+    assert "bleu_13_to_16_words" not in scores
 
 
 @pytest.mark.parametrize("subwords", ["", "AAAA", "not base64", 3, None])

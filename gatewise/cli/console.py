@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -115,6 +115,19 @@ def figures(scores: dict[str, float]) -> str:
 
 def _short(value: float) -> str:
     return f"{value:,.1f}" if abs(value) >= 100 else f"{value:.4f}"
+
+
+def figures_table(found: Mapping[str, Mapping[str, float]]) -> Table:
+    """Named figures of several models: a row for each figure, a column for each model."""
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    table.add_column("")
+    for model in found:
+        table.add_column(model, justify="right", no_wrap=True)
+    names = dict.fromkeys(name for scores in found.values() for name in scores)
+    for name in names:
+        cells = [_short(s[name]) if name in s else "" for s in found.values()]
+        table.add_row(name.replace("_", " "), *cells)
+    return table
 
 
 def drift_table(drift: Drift) -> Table:

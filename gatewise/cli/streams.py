@@ -18,18 +18,24 @@ def detect(
     path: Annotated[Path, typer.Argument(metavar="DATA", help="A CSV or Parquet file.")],
     column: Annotated[str, typer.Option(help="The column of the stream's values.")] = "value",
     time: Annotated[str, typer.Option(help="The column of times, as ISO 8601.")] = "timestamp",
+    state: Annotated[
+        Path | None,
+        typer.Option(help="Go on with the stream kept in this file, if it exists; keep it there."),
+    ] = None,
     plot: Annotated[Path | None, typer.Option(help="Write a picture (PNG) there.")] = None,
     threshold: Annotated[float, typer.Option(help="Report scores from here on.")] = 0.5,
-    seed: Annotated[int, typer.Option(help="Random seed.")] = 0,
+    seed: Annotated[int | None, typer.Option(help="Random seed (default 0).")] = None,
     as_json: Annotated[bool, JSON] = False,
 ) -> None:
     """Find anomalies in a stream by forecasting it, one value after the other, learning on the way.
 
-    Nothing is trained before. A line for each anomaly; with --json an object for every row.
+    Nothing is trained before. A line for each anomaly; with --json an object for every row. With
+    --state FILE the rows of the next file follow those of this one, as if both were one file.
 
     Example: gatewise detect taxi.csv --column value --time timestamp --plot taxi.png
     """
     from gatewise.models.anomaly import AnomalyDetector, DetectorConfig
+    from gatewise.models.anomaly_file import load_detector, save_detector
     from gatewise.models.series_plots import plot_anomalies
     from gatewise.models.table import read_table, read_times
 
@@ -37,7 +43,17 @@ def detect(
         if not 0 <= threshold <= 1:
             raise ValueError(f"threshold must be between 0 and 1, got {threshold}")
         times, values = read_times(path, time), read_table(path, [column]).values[:, 0].tolist()
-        detector = AnomalyDetector(DetectorConfig(seed=seed))
+        if state is not None and state.exists():
+            if seed is not None:
+                raise ValueError(f"--seed is for a new stream, {state} holds one that has begun")
+            detector = load_detector(state)
+            if detector.time is not None and not times[0] > detector.time:
+                raise ValueError(
+                    f"{path} begins at {times[0]}, {state} has seen the stream up to "
+                    f"{detector.time}"
+                )
+        else:
+            detector = AnomalyDetector(DetectorConfig(seed=0 if seed is None else seed))
     findings = []
     for row, (when, value) in enumerate(zip(times, values, strict=True), 1):
         findings.append(found := detector.step(when, value))
@@ -49,10 +65,14 @@ def detect(
                 f"{about['time']}  {value:g}, expected {found.expected:.4g} "
                 f"± {found.spread:.2g}, score {found.score:.2f}\n"
             )
-    if plot is not None:
-        with checked():
-            plot_anomalies(times, values, findings, [], plot, f"{path.name}: {column}")
-        console.note(f"wrote {plot}")
+    with checked():
+        if state is not None:
+            save_detector(detector, state)
+        if plot is not None:
+            scores, expected = [f.score for f in findings], [f.expected for f in findings]
+            title = f"{path.name}: {column}"
+            plot_anomalies(times, values, scores, plot, title, expected=expected)
+            console.note(f"wrote {plot}")
 
 
 def nab(
@@ -61,6 +81,10 @@ def nab(
         str, typer.Option(help="recurrent, windowed-gaussian, random or null")
     ] = "recurrent",
     seed: Annotated[int, typer.Option(help="Random seed.")] = 0,
+    plot: Annotated[
+        Path | None,
+        typer.Option(help="Write a picture (PNG) of every series into this folder."),
+    ] = None,
     as_json: Annotated[bool, JSON] = False,
 ) -> None:
     """Score a detector on the Numenta Anomaly Benchmark, as the benchmark does.
@@ -84,6 +108,10 @@ def nab(
         name: asdict(benchmark.score(corpus, scores, profile))
         for name, profile in benchmark.PROFILES.items()
     }
+    if plot is not None:
+        with checked():
+            benchmark.draw(corpus, scores, plot, detector)
+        console.note(f"wrote {len(corpus)} pictures into {plot}")
     if as_json:
         print(json.dumps({"detector": detector, "seed": seed, "profiles": results}))
         return

@@ -5,13 +5,18 @@ from __future__ import annotations
 import json
 from dataclasses import MISSING, fields
 from pathlib import Path
-from typing import Annotated, Any, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 
 from gatewise.cli import console
 from gatewise.cli.common import CELL_HELP, JSON, cell_named, set_threads
 from gatewise.cli.errors import OPTIONS, BadInput, checked
+from gatewise.cli.repeats import train_all
+
+if TYPE_CHECKING:
+    from gatewise.models.repeats import Plan
+    from gatewise.models.runs import Run
 
 _MINUTES = 2.0  # where nothing says how long
 
@@ -31,11 +36,31 @@ def train(
     held_out: Annotated[
         Path | None, typer.Option(help="Data to hold out. Default: a part of DATA.")
     ] = None,
+    test: Annotated[
+        Path | None, typer.Option(help="Evaluate the best checkpoint on this data in the end.")
+    ] = None,
+    seeds: Annotated[
+        int | None, typer.Option(help="Train so many times, with seed, seed + 1, …; needs --test.")
+    ] = None,
+    folds: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PATTERN",
+            help="Train once for each text that PATTERN finds in the names of the examples, "
+            "leaving those out for the test.",
+        ),
+    ] = None,
     options: Annotated[
         list[str] | None,
         typer.Option(
             "--set", metavar="NAME=VALUE", help="Any other option that `gatewise tasks` lists."
         ),
+    ] = None,
+    column: Annotated[
+        str | None, typer.Option(help="Of the tags: a name in CoNLL-U, else a number from 1.")
+    ] = None,
+    features: Annotated[
+        Path | None, typer.Option(help="Folder of a --task bilm, whose states a tagger reads.")
     ] = None,
     level: Annotated[str | None, typer.Option(help="char, word or space")] = None,
     cell: Annotated[str | None, typer.Option(help=CELL_HELP + " Default: lstm.")] = None,
@@ -84,8 +109,11 @@ def train(
     torchrun --nproc-per-node 2 -m gatewise train book.txt --out book
     """
     from gatewise.models import processes, runs
+    from gatewise.models.repeats import load_repeats, repeated
 
     given = {
+        "column": column,
+        "features": None if features is None else str(features),
         "level": level,
         "vocabulary": vocabulary,
         "chunk": seq,
@@ -105,46 +133,60 @@ def train(
         "minutes": minutes,
     }
     given = {name: value for name, value in given.items() if value is not None}
+    run = repeats = None
     with processes.torchrun():
         console.quiet(processes.number() > 0)
         with checked():
             if resume:
-                if not runs.can_resume(out):
+                repeats = load_repeats(out)
+                if repeats is None and not runs.can_resume(out):
                     raise ValueError(f"nothing to resume: {out} holds no checkpoint")
-                fixed = {"task": task, "held_out": held_out, "set": options}
+                fixed = {"task": task, "held_out": held_out, "test": test, "set": options}
+                fixed |= {"seeds": seeds, "folds": folds}
                 named = [*given, *(n for n, v in fixed.items() if v is not None)]
                 if named:
                     words = [OPTIONS.get(n, "--" + n.replace("_", "-")) for n in named]
                     raise ValueError(
                         f"--resume keeps the run's settings; leave out: {', '.join(words)}"
                     )
-                set_threads(threads, out)
-                run = runs.resume(out, path, cell_named(cell), executor)
+                made = cell_named(cell)
+                if repeats is None:
+                    set_threads(threads, out)
+                    run = runs.resume(out, path, made, executor)
+                else:
+                    set_threads(repeats.threads if threads is None else threads)
             else:
                 runs.check_empty(out)
                 set_threads(threads)
                 made = cell_named(cell)
                 given |= {} if cell is None else {"cell": cell}
-                run = _begin(out, task, path, held_out, given, options or [], made, executor)
+                chosen = _choose(task, path, held_out, test, given, options or [])
+                repeats = repeated(chosen, seeds, folds)
+                if repeats is None:
+                    run = chosen.begin(out, made, executor)
         processes.wait()  # none may write before all have looked at the folder
-        finish(run, as_json)
+        if repeats is not None:
+            train_all(out, repeats, made, executor, as_json)
+        elif run is not None:
+            finish(run, as_json, made, executor)
 
 
-def _begin(
-    out: Path,
+def _choose(
     task: str | None,
     path: Path | None,
     held_out: Path | None,
+    test: Path | None,
     given: dict[str, Any],
     words: list[str],
-    cell: Any,
-    executor: str,
-) -> Any:
-    """A new run: what was given goes to the settings or to the kind's own options."""
-    from gatewise.models import Settings, Source, runs
+) -> Plan:
+    """What to train: what was given goes to the settings or to the kind's own options."""
+    from gatewise.models import Settings, Source
     from gatewise.models.kinds import find_kind, guess_kind
+    from gatewise.models.repeats import Plan
     from gatewise.models.task import options_from
 
+    if test is not None and not test.exists():
+        raise FileNotFoundError(f"no file or folder {test}")
     kind = find_kind(task or guess_kind(path))
     types = get_type_hints(Settings) | get_type_hints(kind.Options)
     given = given | parse(types, words)
@@ -163,10 +205,12 @@ def _begin(
         defaults = {n: v for n, v in defaults.items() if n not in length}
     elif not any(n in defaults for n in length):
         defaults = {**defaults, "minutes": _MINUTES}
-    chosen = options_from(kind.Options, own)
-    source = Source(path, held_out)
-    return runs.begin(
-        out, kind.kind, source, chosen, Settings(**{**defaults, **settings}), cell, executor
+    return Plan(
+        kind.kind,
+        Source(path, held_out),
+        test,
+        options_from(kind.Options, own),
+        Settings(**{**defaults, **settings}),
     )
 
 
@@ -201,9 +245,28 @@ def _value(name: str, text: str, declared: str) -> Any:
     raise ValueError(f"--set {name} must be {declared}, got {text!r}")
 
 
-def finish(run: Any, as_json: bool) -> dict[str, Any]:
+def finish(run: Run, as_json: bool, cell: Any = None, executor: str = "auto") -> dict[str, Any]:
     """Train to the end and report; leaves with 130 where a signal came."""
+    result = complete(run, run.trainer.out, cell, executor)
+    if not result:
+        return {}
+    if as_json:
+        print(json.dumps(result))
+        return result
+    print(f"held-out: {console.figures(console.held_out(result))} (step {result['best_step']})")
+    if "test" in result:
+        print(f"test: {console.figures(result['test'])}")
+    print(f"checkpoints and pictures: {run.trainer.out}")
+    return result
+
+
+def complete(run: Run, out: Path, cell: Any, executor: str) -> dict[str, Any]:
+    """Train to the end, draw and evaluate: what came out, empty in all processes but the first.
+
+    `out` is what the user called it, where a signal ends the training.
+    """
     from gatewise.models import TrainingError, processes, runs
+    from gatewise.models.evaluation import evaluate
 
     for text in run.task.notes():
         console.note(f"note: {text}")
@@ -215,19 +278,19 @@ def finish(run: Any, as_json: bool) -> dict[str, Any]:
     if not done:
         console.note(
             f"stopped and saved at step {run.trainer.progress.step}; "
-            f"continue with: gatewise train --out {run.trainer.out} --resume"
+            f"continue with: gatewise train --out {out} --resume"
         )
         raise typer.Exit(console.STOPPED)
     if processes.number() > 0:
         return {}
     pictures = runs.picture(run)
-    result: dict[str, Any] = runs.summary(run) | {"pictures": [str(p) for p in pictures]}
-    if as_json:
-        print(json.dumps(result))
-        return result
-    print(f"held-out: {console.figures(console.held_out(result))} (step {result['best_step']})")
-    print(f"checkpoints and pictures: {run.trainer.out}")
-    return result
+    result: dict[str, Any] = runs.summary(run)
+    if isinstance(test := run.trainer.origin.get("test"), str):
+        with checked():
+            found = evaluate([run.trainer.out], Path(test), cell, executor)
+            pictures += found.write(run.trainer.out)
+        result["test"] = found.figures[run.trainer.out.name]
+    return result | {"pictures": [str(p) for p in pictures]}
 
 
 _DIRECTORY = typer.Argument(help="Folder of `gatewise train --out`.")
@@ -259,20 +322,35 @@ def predict(
 def evaluate(
     directory: Annotated[Path, _DIRECTORY],
     data: Annotated[Path, typer.Argument(metavar="DATA", help="Data with the answers in it.")],
+    beside: Annotated[
+        list[Path] | None, typer.Option(help="Another run of the same kind, to compare with.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Write evaluation.json and pictures into this folder.")
+    ] = None,
     cell: Annotated[str | None, typer.Option("--cell", help=_CELL.help)] = None,
     executor: Annotated[str, _EXECUTOR] = "auto",
     as_json: Annotated[bool, JSON] = False,
 ) -> None:
-    """Measure a trained model on data it has not seen.
+    """Measure a trained model, or several, on data it has not seen.
 
     Example: gatewise evaluate book another.txt
     """
-    from gatewise.models import load
+    from gatewise.models import evaluation
 
     with checked():
-        predictor = load(directory, "best", cell_named(cell), executor).predictor
-        scores = predictor.evaluate(data)
-    print(json.dumps(scores) if as_json else console.figures(scores))
+        directories = [directory, *(beside or [])]
+        found = evaluation.evaluate(directories, data, cell_named(cell), executor)
+        written = found.write(out) if out is not None else []
+    figures = found.figures
+    if as_json:
+        print(json.dumps(figures if beside else next(iter(figures.values()))))
+    elif beside:
+        console.output.print(console.figures_table(figures))
+    else:
+        print(console.figures(next(iter(figures.values()))))
+    for path in written:
+        console.note(f"wrote {path}")
 
 
 def sample(

@@ -5,12 +5,12 @@ T = steps of a learning window, B = windows, H = hidden units.
 
 from __future__ import annotations
 
-import heapq
 import math
 from collections import deque
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -18,6 +18,8 @@ from torch import nn
 
 from gatewise.layers import Recurrent
 from gatewise.layers.stepper import Stepper
+from gatewise.models.config import Config
+from gatewise.models.running import Ceiling, Peaks, Scale, floats
 
 _LARGEST = 8.0  # spreads from the mean that the network sees; its input is cut there
 _CLOCK = 7  # the last value, two waves of the day, one of the week
@@ -26,8 +28,18 @@ _SCALE = (-6.0, 3.0)  # of the logarithm of the expected error
 
 
 @dataclass(frozen=True)
-class DetectorConfig:
+class DetectorConfig(Config):
     """How a detector predicts and how it learns."""
+
+    described = "a detector"
+    largest = {
+        "hidden_size": 1 << 16,
+        "every": 1 << 20,
+        "window": 1 << 20,
+        "replay": 1 << 16,
+        "memory": 1 << 24,
+    }
+    dropouts = ()
 
     cell: str = "gru"
     hidden_size: int = 32
@@ -40,9 +52,11 @@ class DetectorConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("hidden_size", "every", "replay", "memory", "learning_rate"):
-            if getattr(self, name) <= 0:
-                raise ValueError(f"{name} must be positive, got {getattr(self, name)!r}")
+        super().__post_init__()
+        if not 0 < self.learning_rate < math.inf:
+            raise ValueError(f"learning_rate must be positive, got {self.learning_rate!r}")
+        if self.quiet < 0 or not 0 <= self.seed < 1 << 63:
+            raise ValueError(f"quiet and seed must be 0 or more, got {self.quiet}, {self.seed}")
         if not _WARM < self.window <= self.memory:
             raise ValueError(f"window must be in {_WARM + 1}…memory, got {self.window}")
 
@@ -54,80 +68,6 @@ class Finding(NamedTuple):
     spread: float  # the error that was expected of it; both in the stream's own unit
     surprise: float  # 1: as rare as the rarest so far
     score: float  # 0…1, from the surprise; 0 where a recent value was as surprising
-
-
-class Ceiling:
-    """The k-th largest number so far, sinking by a share per step where it forgets.
-
-    A number divided by it says how rare the number is, whatever the distribution's tail.
-
-    >>> ceiling = Ceiling(2)
-    >>> [ceiling.measure(x) for x in (4.0, 2.0, 1.0, 3.0)]
-    [1000.0, 1000.0, 0.5, 1.5]
-    """
-
-    def __init__(self, k: int, forgets: float = 0.0) -> None:
-        self._largest, self._growth = [0.0] * k, 1.0 + forgets
-        self._scale = 1.0  # instead of shrinking what is kept, what comes is made larger
-
-    def measure(self, x: float) -> float:
-        """`x` ≥ 0 in units of the ceiling before it, at most 1000; then `x` counts too."""
-        ceiling = self._largest[0] / self._scale
-        ratio = min(1000.0, x / max(ceiling, 1e-3))
-        if x * self._scale > self._largest[0]:
-            heapq.heapreplace(self._largest, x * self._scale)
-        self._scale *= self._growth
-        if self._scale > 1e100:
-            self._largest = [v / self._scale for v in self._largest]
-            self._scale = 1.0
-        return ratio
-
-
-class Peaks:
-    """Lets a number through where none of the last ones was as large: one alarm, not a burst.
-
-    "Last" is a share of the stream so far, but at least `least` steps.
-
-    >>> peaks = Peaks(least=2, share=0.0)
-    >>> [peaks.keep(x) for x in (3.0, 1.0, 2.0, 2.5)]
-    [3.0, 0.0, 0.0, 2.5]
-    """
-
-    def __init__(self, least: int, share: float) -> None:
-        self._least, self._share, self._step = least, share, 0
-        self._kept: deque[tuple[int, float]] = deque()  # falling: what may still be the largest
-
-    def keep(self, x: float) -> float:
-        """`x`, or 0."""
-        oldest = self._step - max(self._least, self._share * self._step)
-        while self._kept and self._kept[0][0] < oldest:
-            self._kept.popleft()
-        largest = self._kept[0][1] if self._kept else -math.inf
-        while self._kept and self._kept[-1][1] <= x:
-            self._kept.pop()
-        self._kept.append((self._step, x))
-        self._step += 1
-        return x if x > largest else 0.0
-
-
-class Scale:
-    """Running mean and spread of the values so far (Welford, 1962)."""
-
-    def __init__(self) -> None:
-        self.count, self.mean, self._squares = 0, 0.0, 0.0
-
-    @property
-    def std(self) -> float:
-        """Never 0: a thousandth of the mean at least."""
-        spread = math.sqrt(self._squares / self.count) if self.count else 0.0
-        return max(spread, 1e-3 * max(abs(self.mean), 1e-6))
-
-    def add(self, value: float) -> None:
-        """Count `value` in."""
-        self.count += 1
-        before = value - self.mean
-        self.mean += before / self.count
-        self._squares += before * (value - self.mean)
 
 
 class AnomalyDetector:
@@ -164,6 +104,7 @@ class AnomalyDetector:
         )
         self._stepper = Stepper(self.layer, head=self.head)
         self._random = np.random.default_rng(config.seed)
+        self.time: datetime | None = None  # of the latest value
         self._scale, self._last = Scale(), 0.0
         self._inputs = torch.zeros(config.memory, _CLOCK)  # the latest rows, in a ring
         self._targets = torch.zeros(config.memory)
@@ -178,7 +119,7 @@ class AnomalyDetector:
         """What to say of the next `value`; ValueError where it is not finite."""
         if not math.isfinite(value):
             raise ValueError(f"value must be finite, got {value}")
-        value = float(value)
+        self.time, value = time, float(value)
         scale, row = self._scale, self._scale.count
         if row == 0:
             scale.mean = value
@@ -225,6 +166,82 @@ class AnomalyDetector:
         nn.utils.clip_grad_norm_(self._parameters, 1.0)
         self._optimizer.step()
         self._stepper.refresh()  # a fused optimizer does not count as a change of the weights
+
+    # -- between two values ----------------------------------------------------------------
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """Weights, the optimizer's means, the state, and the rows to learn from, by name."""
+        found = {n: p.detach() for n, p in self._named()}
+        for name, parameter in self._named():
+            for key, value in self._optimizer.state.get(parameter, {}).items():
+                found[f"optimizer.{key}.{name}"] = value
+        states = self._states()
+        found |= {f"state.{k}": s for k, s in enumerate(states)}
+        return found | {"inputs": self._inputs, "targets": self._targets}
+
+    def record(self) -> dict[str, Any]:
+        """What else there is to remember, ready for JSON."""
+        return {
+            "time": None if self.time is None else self.time.isoformat(),
+            "last": self._last,
+            "errors": list(self._errors),
+            **{name: part.record() for name, part in self._parts().items()},
+            "random": self._random.bit_generator.state,
+        }
+
+    def restore(self, tensors: Mapping[str, torch.Tensor], record: Mapping[str, Any]) -> None:
+        """Go on from what `tensors` and `record` gave, to the same numbers.
+
+        Raises ValueError, TypeError or KeyError for what does not fit.
+        """
+        time = record["time"]
+        self.time = None if time is None else datetime.fromisoformat(time)
+        [self._last] = floats([record["last"]], 1)
+        self._errors.extend(floats(record["errors"], None))
+        for name, part in self._parts().items():
+            part.restore(record[name])
+        self._random.bit_generator.state = record["random"]
+        with torch.no_grad():
+            for name, parameter in self._named():
+                _copy(parameter, name, tensors)
+                means = ("exp_avg", "exp_avg_sq")
+                if any(n.startswith("optimizer.") for n in tensors):
+                    made = {key: torch.zeros_like(parameter) for key in means}
+                    made["step"] = torch.zeros(())
+                    for key, value in made.items():
+                        _copy(value, f"optimizer.{key}.{name}", tensors)
+                    self._optimizer.state[parameter] = made
+            _copy(self._inputs, "inputs", tensors)
+            _copy(self._targets, "targets", tensors)
+            states = self._states()
+            for k, state in enumerate(states):
+                _copy(state, f"state.{k}", tensors)
+        self._stepper.state = states[0] if len(states) == 1 else states
+        self._stepper.refresh()
+
+    def _named(self) -> Iterator[tuple[str, nn.Parameter]]:
+        for module, name in ((self.layer, "layer"), (self.head, "head")):
+            yield from module.named_parameters(name)
+
+    def _states(self) -> tuple[torch.Tensor, ...]:
+        state = self._stepper.state
+        return (state,) if isinstance(state, torch.Tensor) else tuple(state)
+
+    def _parts(self) -> dict[str, Any]:
+        return {
+            "scale": self._scale,
+            "level": self._level,
+            "error": self._error,
+            "run": self._run,
+            "peaks": self._peaks,
+        }
+
+
+def _copy(target: torch.Tensor, name: str, tensors: Mapping[str, torch.Tensor]) -> None:
+    found = tensors[name]
+    if found.shape != target.shape or found.dtype != target.dtype or not found.isfinite().all():
+        raise ValueError(f"{name} must be finite, {target.dtype} {list(target.shape)}")
+    target.copy_(found)
 
 
 def clock(time: datetime) -> tuple[float, ...]:

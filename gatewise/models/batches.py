@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import TypeVar
 
 import torch
 
 from gatewise.models import processes
+
+Item = TypeVar("Item")
 
 _POOL = 50  # batches' worth of examples are sorted by length at a time
 
@@ -47,3 +50,12 @@ class Batches:
         pools = [p[self._lengths[p].argsort(stable=True)] for p in drawn.split(_POOL * self.size)]
         batches = [b.tolist() for b in torch.cat(pools).split(self.size)]
         return [batches[k] for k in torch.randperm(len(batches), generator=generator).tolist()]
+
+
+def chunks(items: Sequence[Item], size: int) -> Iterator[Sequence[Item]]:
+    """The items in their order, `size` at a time; the last ones may be fewer.
+
+    >>> list(chunks("abcde", 2))
+    ['ab', 'cd', 'e']
+    """
+    return (items[k : k + size] for k in range(0, len(items), size))

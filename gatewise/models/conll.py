@@ -2,44 +2,88 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
-from gatewise.models.formats import bare, read_lines
+from gatewise.models.formats import bare, find_split, read_lines
+from gatewise.models.task import Source
 
-SUFFIXES = (".conllu", ".conll", ".iob", ".bio", ".tsv")
+_SUFFIXES = (".conllu", ".conll", ".iob", ".bio", ".tsv")
+_HELD_OUT = 10  # one sentence of so many, where no file is held out
 # CoNLL-U: ID FORM LEMMA UPOS XPOS FEATS HEAD DEPREL DEPS MISC
 _NAMES = ("id", "form", "lemma", "upos", "xpos", "feats", "head", "deprel", "deps", "misc")
 
 
+Words = list[str]
+S = TypeVar("S")
+
+
 @dataclass(frozen=True)
 class Sentence:
-    """Words and their tags; without tags where the file has none."""
+    """Words and their tags; no tags where the file has none."""
 
-    words: list[str]
+    words: Words
     tags: list[str]
 
 
 def read_sentences(path: Path, column: str | None = None) -> list[Sentence]:
-    """The sentences of a CoNLL-U, a CoNLL or a plain text file; .gz is read too.
+    """The sentences of a CoNLL-U or a CoNLL file, with their tags; .gz is read too.
 
     In CoNLL-U the tag is that of `column`, a name such as `upos` (the default) or `xpos`, and
-    tokens that are no words of their own (`8-9`, `8.1`) are left out. In other column files a
-    line is a word, spaces, and columns of which the last, or the one numbered `column` from 1,
-    is the tag; an empty line ends a sentence. A .txt file has a sentence of words and spaces on
-    every line, and no tags.
+    tokens that are no words of their own (`8-9`, `8.1`) are left out. In other files a line is
+    a word and columns, spaces between, of which the last, or the one numbered `column` from 1,
+    is the tag; an empty line ends a sentence (CoNLL-2003: the last is the entity, 2 the part of
+    speech, 3 the chunk).
 
     Raises ValueError, naming the line, for what does not fit; OSError where it cannot be read.
     """
-    suffix = bare(path).suffix
-    lines = read_lines(path)
-    if suffix == ".txt":
-        found = [Sentence(line.split(), []) for line in lines if line.strip()]
-    elif suffix == ".conllu":
-        found = list(_group(_universal(path, lines, column or "upos")))
-    else:
-        found = list(_group(_columns(path, lines, column)))
+    lines, universal = read_lines(path), bare(path).suffix == ".conllu"
+    rows = _universal(path, lines, column or "upos") if universal else _columns(path, lines, column)
+    return _some(path, list(_group(rows)))
+
+
+def read_plain(path: Path) -> list[Sentence]:
+    """The sentences of a .txt file, one of words and spaces on every line, without tags."""
+    return _some(path, [Sentence(s.split(), []) for s in read_lines(path) if s.strip()])
+
+
+def read_untagged(path: Path, column: str | None = None) -> list[Sentence]:
+    """Sentences whose tags are not needed: of a .txt file, or of one in columns.
+
+    A .txt file that says -DOCSTART- is one in columns: so CoNLL-2003 is often kept.
+    """
+    columns = bare(path).suffix != ".txt" or any(_is_mark(s) for s in read_lines(path))
+    return read_sentences(path, column) if columns else read_plain(path)
+
+
+def read_words(path: Path) -> list[Words]:
+    """The words of `read_untagged`."""
+    return [s.words for s in read_untagged(path)]
+
+
+def find_sentences(source: Source) -> tuple[Path, Path | None]:
+    """The file to learn from and the one to hold out; ValueError where a folder is not clear."""
+    path, held_out = source.path, source.held_out
+    if path is None:
+        raise ValueError("DATA is needed: a CoNLL-U or CoNLL file, or a folder of them")
+    if not path.exists():
+        raise FileNotFoundError(f"no file or folder {path}")
+    if path.is_dir():
+        columns = any(bare(p).suffix in _SUFFIXES for p in path.iterdir())
+        path, found = find_split(path, _SUFFIXES if columns else (".txt",))
+        held_out = held_out or found
+    return path, held_out
+
+
+def held_out_of(sentences: Sequence[S]) -> tuple[list[S], list[S]]:
+    """The sentences to learn from, and every tenth one, held out."""
+    rest = [s for k, s in enumerate(sentences) if k % _HELD_OUT]
+    return rest, list(sentences[::_HELD_OUT])
+
+
+def _some(path: Path, found: list[Sentence]) -> list[Sentence]:
     if not found:
         raise ValueError(f"{path} holds no sentence")
     return found
@@ -57,6 +101,8 @@ def _universal(path: Path, lines: list[str], column: str) -> Iterator[tuple[str,
             if len(cells) != len(_NAMES):
                 raise ValueError(f"{path}, line {number}: expected 10 columns, got {len(cells)}")
             if cells[0].isdigit():
+                if not cells[1]:
+                    raise ValueError(f"{path}, line {number}: the word is empty")
                 yield cells[1], cells[place]
 
 
@@ -68,13 +114,18 @@ def _columns(path: Path, lines: list[str], column: str | None) -> Iterator[tuple
         cells = line.split()
         if not cells:
             yield None
-        elif cells[0] != "-DOCSTART-":
+        elif not _is_mark(line):
             if len(cells) < 2 or len(cells) <= place:
                 wanted = max(2, place + 1)
                 raise ValueError(
                     f"{path}, line {number}: expected at least {wanted} columns, got {len(cells)}"
                 )
             yield cells[0], cells[place]
+
+
+def _is_mark(line: str) -> bool:
+    """Is it the line that begins a document in CoNLL-2003?"""
+    return line.split(maxsplit=1)[:1] == ["-DOCSTART-"]
 
 
 def _group(rows: Iterator[tuple[str, str] | None]) -> Iterator[Sentence]:

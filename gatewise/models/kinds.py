@@ -14,6 +14,7 @@ KINDS = {
     "speech": "gatewise.models.classify_task:SpeechTask",
     "forecast": "gatewise.models.forecast_task:ForecastTask",
     "transformer": "gatewise.models.transformer_task:TransformerTask",
+    "bilm": "gatewise.models.bilm_task:ContextTask",
     "tag": "gatewise.models.tag_task:TagTask",
     "translate": "gatewise.models.translate_task:TranslateTask",
 }

@@ -175,6 +175,18 @@ def _rows(
     return joined[0], joined[1], joined[2]
 
 
+def draw(corpus: list[Series], scores: Mapping[str, Floats], out: Path, detector: str) -> None:
+    """A picture of every series with its windows and scores, folder-file.png, into `out`."""
+    from gatewise.models.series_plots import plot_anomalies
+
+    out.mkdir(parents=True, exist_ok=True)
+    for series in corpus:
+        path = out / series.name.replace("/", "-").replace(".csv", ".png")
+        values, found = series.values.tolist(), scores[series.name].tolist()
+        title = f"{series.name} ({detector})"
+        plot_anomalies(series.times, values, found, path, title, windows=series.windows)
+
+
 def windowed_gaussian(values: Floats, size: int = 6400, step: int = 100) -> Floats:
     """The benchmark's simple detector: how far a value lies in a Gaussian's tails, [N] in 0…1.
 

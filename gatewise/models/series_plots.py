@@ -13,7 +13,6 @@ import numpy as np
 import torch
 from matplotlib.dates import AutoDateLocator, ConciseDateFormatter, date2num
 
-from gatewise.models.anomaly import Finding
 from gatewise.models.forecaster import Forecaster
 from gatewise.models.plots import new_figure, write_figure
 
@@ -73,24 +72,26 @@ def plot_forecasts(
 def plot_anomalies(
     times: Sequence[datetime],
     values: Sequence[float],
-    findings: Sequence[Finding],
-    windows: Sequence[tuple[int, int]],
+    scores: Sequence[float],
     path: str | Path,
     title: str,
+    *,
+    expected: Sequence[float] = (),
+    windows: Sequence[tuple[int, int]] = (),
 ) -> None:
-    """A stream, what was expected of it, and its anomaly score below, as a PNG.
+    """A stream, what was expected of it if that is known, its anomaly score below, as a PNG.
 
     `windows` are first and last rows of labelled anomalies, shaded; there may be none.
     """
     figure = new_figure(11, 5)
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=[2, 1])
     x = date2num(list(times))
-    found = np.array(findings)  # [N, 4]
     above.plot(x, values, color="#2b2b2b", lw=0.7, label="stream")
-    above.plot(x, found[:, 0], color="#1f5fa8", lw=0.6, alpha=0.7, label="expected")
+    if len(expected):
+        above.plot(x, expected, color="#1f5fa8", lw=0.6, alpha=0.7, label="expected")
     low, high = np.quantile(values, [0.0, 1.0])
-    above.set_ylim(low - 0.1 * (high - low or 1), high + 0.1 * (high - low or 1))
-    below.vlines(x, 0, found[:, 3], color="#c0392b", lw=1.2)
+    above.set_ylim(low - 0.1 * (high - low or 1), high + 0.25 * (high - low or 1))
+    below.vlines(x, 0, scores, color="#c0392b", lw=1.2)
     below.set(ylabel="anomaly score", ylim=(0, 1))
     for axes in (above, below):
         for k, (first, last) in enumerate(windows):

@@ -9,7 +9,7 @@ import hashlib
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,23 +18,33 @@ from torch.nn.utils.rnn import pad_sequence
 
 from gatewise.cells import get_cell
 from gatewise.equations.cell import Cell
-from gatewise.models.batches import Batches
-from gatewise.models.conll import SUFFIXES, Sentence, read_sentences
+from gatewise.models.batches import Batches, chunks
+from gatewise.models.bilm_task import encoder_cell, load_encoder
+from gatewise.models.conll import (
+    Sentence,
+    find_sentences,
+    held_out_of,
+    read_sentences,
+    read_untagged,
+)
+from gatewise.models.context import ContextEncoder, ContextFeatures
 from gatewise.models.extras import require
-from gatewise.models.formats import find_split
 from gatewise.models.index import Index
 from gatewise.models.settings import Settings
-from gatewise.models.tagger import TagBatch, Tagger, TaggerConfig
+from gatewise.models.tagger import Tagger, TaggerConfig
 from gatewise.models.task import Loss, Predictor, Source, Task, named_cell
 
 _EVALUATION_BATCH = 64
-_HELD_OUT = 10  # one sentence of so many, where no file is held out
 _SPAN = re.compile(r"O|[BIES]-.+")
 
 
 @dataclass(frozen=True)
 class TagOptions:
-    """What tagger to train, and which column of the data it learns."""
+    """What tagger to train, and which column of the data it learns.
+
+    `features` is the folder of a trained `--task bilm`: its states are inputs beside words and
+    characters. Its weights are saved with the tagger, and are left as they are without `tune`.
+    """
 
     column: str | None = None  # of the tag: a name in CoNLL-U, else a number from 2
     cell: str = "lstm"
@@ -46,8 +56,21 @@ class TagOptions:
     dropout: float = 0.4
     crf: bool = False
     word_dropout: float = 0.25  # α: a word seen n times is unknown with probability α / (α + n)
+    sentences: int | None = None  # learn from so many, drawn by the seed; None: from all
+    features: str | None = None
+    tune: bool = False
 
     def __post_init__(self) -> None:
+        if self.sentences is not None and (
+            isinstance(self.sentences, bool)
+            or not isinstance(self.sentences, int)
+            or self.sentences < 1
+        ):
+            raise ValueError(f"sentences must be positive, got {self.sentences!r}")
+        if self.tune and self.features is None:
+            raise ValueError("tune is for a tagger with features, got none")
+        if self.features is not None:  # found again from anywhere
+            object.__setattr__(self, "features", str(Path(self.features).resolve()))
         if not isinstance(self.word_dropout, int | float) or not 0 <= self.word_dropout < 1000:
             raise ValueError(f"word_dropout must not be negative, got {self.word_dropout!r}")
         self.config()
@@ -69,12 +92,14 @@ class TagPredictor(Predictor[Tagger]):
         return all(_SPAN.fullmatch(t) for t in self.tags) and any("-" in t for t in self.tags)
 
     def to_json(self) -> dict[str, Any]:
+        context = self.model.context
         return {
             "config": self.model.config.to_json(),
             "words": self.model.words.to_json(),
-            "characters": self.model.characters.to_json(),
+            "characters": self.model.speller.characters.to_json(),
             "tags": list(self.tags),
             "column": self.column,
+            "context": None if context is None else context.encoder.to_json(),
         }
 
     @classmethod
@@ -85,13 +110,23 @@ class TagPredictor(Predictor[Tagger]):
         words, characters, tags = (
             Index.from_json(data.get(n)) for n in ("words", "characters", "tags")
         )
-        made = named_cell(config.cell, cell)
-        model = Tagger(config, words, characters, len(tags) - 1, cell=made, executor=executor)
+        context, described = None, data.get("context")
+        if described is not None:
+            own = encoder_cell(described, cell)
+            context = ContextFeatures(ContextEncoder.from_json(described, own, executor))
+        model = Tagger(
+            config,
+            words,
+            characters,
+            len(tags) - 1,
+            context=context,
+            cell=named_cell(config.cell, cell),
+            executor=executor,
+        )
         return cls(model, tags.names[1:], data["column"])
 
     def predict(self, path: Path) -> Iterator[dict[str, Any]]:
-        sentences = read_sentences(path, self.column)
-        for some in _chunks(sentences):
+        for some in chunks(read_untagged(path, self.column), _EVALUATION_BATCH):
             found = self.model.tag(self.model.batch([s.words for s in some]))
             for sentence, tags in zip(some, found, strict=True):
                 yield {"words": sentence.words, "tags": [self.tags[k] for k in tags]}
@@ -100,10 +135,7 @@ class TagPredictor(Predictor[Tagger]):
         return " ".join(f"{w}/{t}" for w, t in zip(row["words"], row["tags"], strict=True))
 
     def evaluate(self, path: Path) -> dict[str, float]:
-        sentences = read_sentences(path, self.column)
-        if not all(s.tags for s in sentences):
-            raise ValueError(f"{path} has words without tags to compare with")
-        return self.score(sentences)
+        return self.score(read_sentences(path, self.column))
 
     def numbers(self, sentences: Sequence[Sentence]) -> torch.Tensor:
         """Tags [T, B]; -1 for one that the model does not know, and beyond a sentence's end."""
@@ -118,7 +150,7 @@ class TagPredictor(Predictor[Tagger]):
         """
         found = list[list[str]]()
         nats, known = 0.0, 0
-        for some in _chunks(sentences):
+        for some in chunks(sentences, _EVALUATION_BATCH):
             batch, numbers = self.model.batch([s.words for s in some]), self.numbers(some)
             found += [[self.tags[k] for k in tags] for tags in self.model.tag(batch)]
             if all(t in self._number for s in some for t in s.tags):
@@ -182,19 +214,26 @@ class TagTask(Task[TagPredictor]):
         executor: str = "auto",
     ) -> TagTask:
         train, held_out = _read(source, options.column)
+        if options.sentences is not None:
+            train = _drawn(train, options.sentences, settings.seed)
         words = Index.build(w.lower() for s in train for w in s.words)
         characters = Index.build(c for s in train for w in s.words for c in w)
         tags = sorted({t for s in train for t in s.tags})
+        context = None
+        if options.features is not None:
+            encoder = load_encoder(options.features, cell, executor)
+            context = ContextFeatures(encoder, frozen=not options.tune)
         model = Tagger(
             options.config(),
             words,
             characters,
             len(tags),
+            context=context,
             cell=get_cell(options.cell) if cell is None else cell,
             executor=executor,
         )
         predictor = TagPredictor(model, tags, options.column)
-        assert source.path is not None
+        assert source.path is not None  # it has been read
         return cls(predictor, source.path.name, train, held_out, options.word_dropout, settings)
 
     def __len__(self) -> int:
@@ -204,7 +243,7 @@ class TagTask(Task[TagPredictor]):
         some = [self.train[k] for k in self._batches.examples(epoch, batch)]
         made = self.predictor.model.batch([s.words for s in some])
         dropped = torch.rand(made.words.shape) < self._unknown[made.words]
-        made = TagBatch(made.words.where(~dropped, 0), *_rest(made))
+        made = replace(made, words=made.words.where(~dropped, 0))
         total = self.predictor.model.loss(made, self.predictor.numbers(some))
         return Loss(total, int(made.lengths.sum()))
 
@@ -224,23 +263,23 @@ class TagTask(Task[TagPredictor]):
 
 
 def _read(source: Source, column: str | None) -> tuple[list[Sentence], list[Sentence]]:
-    path, held_path = source.path, source.held_out
-    if path is None:
-        raise ValueError("a tagger needs DATA: a CoNLL-U or CoNLL file, or a folder of them")
-    if not path.exists():
-        raise FileNotFoundError(f"no file or folder {path}")
-    if path.is_dir():
-        path, found = find_split(path, SUFFIXES)
-        held_path = held_path or found
+    path, held_path = find_sentences(source)
     train = read_sentences(path, column)
-    if held_path is not None:
-        held_out = read_sentences(held_path, column)
+    if held_path is None:
+        train, held_out = held_out_of(train)
     else:
-        held_out, train = train[::_HELD_OUT], [s for k, s in enumerate(train) if k % _HELD_OUT]
-    for name, part in ((path, train), (held_path or path, held_out)):
-        if not part or not all(s.tags for s in part):
-            raise ValueError(f"{name} has too few sentences with tags to learn from")
+        held_out = read_sentences(held_path, column)
+    if not train:
+        raise ValueError(f"{path} has too few sentences to learn from")
     return train, held_out
+
+
+def _drawn(sentences: list[Sentence], count: int, seed: int) -> list[Sentence]:
+    """So many of the sentences, in their order; ValueError where there are fewer."""
+    if count > len(sentences):
+        raise ValueError(f"sentences must be at most the data's {len(sentences):,}, got {count}")
+    drawn = torch.randperm(len(sentences), generator=torch.Generator().manual_seed(seed))
+    return [sentences[k] for k in sorted(drawn[:count].tolist())]
 
 
 def _span_scores(sentences: Sequence[Sentence], found: list[list[str]]) -> dict[str, float]:
@@ -250,15 +289,6 @@ def _span_scores(sentences: Sequence[Sentence], found: list[list[str]]) -> dict[
         name: float(getattr(metrics, f"{name}_score")(truth, found, zero_division=0))
         for name in ("precision", "recall", "f1")
     }
-
-
-def _rest(batch: TagBatch) -> tuple[torch.Tensor, ...]:
-    return batch.spelled, batch.characters, batch.sizes, batch.lengths
-
-
-def _chunks(sentences: Sequence[Sentence]) -> Iterator[Sequence[Sentence]]:
-    starts = range(0, len(sentences), _EVALUATION_BATCH)
-    return (sentences[k : k + _EVALUATION_BATCH] for k in starts)
 
 
 def _fingerprint(*parts: Sequence[Sentence]) -> str:

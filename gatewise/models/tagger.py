@@ -1,25 +1,24 @@
 """A tagger: characters and words, a stack of layers of any cell in both directions, tags.
 
-T = words of a sentence, B = sentences, U = different words of a batch, C = characters of a word,
-K = tags, H = hidden units of a direction.
+T = words of a sentence, B = sentences, K = tags.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
-from torch.nn.utils.rnn import pad_sequence
 
 from gatewise.equations.cell import Cell
 from gatewise.layers import Recurrent
 from gatewise.models.config import Config
+from gatewise.models.context import ContextFeatures
 from gatewise.models.crf import CRF
 from gatewise.models.index import Index
+from gatewise.models.spelling import Spelled, Speller, padded
 
 _LARGEST = dict.fromkeys(
     ("embedding_size", "character_embedding", "character_size", "hidden_size"), 1 << 20
@@ -46,22 +45,26 @@ class TaggerConfig(Config):
 
 @dataclass(frozen=True)
 class TagBatch:
-    """Sentences as numbers; a word that occurs twice is spelled once."""
+    """Sentences as numbers: known words, letters, and letters as the context's model knows them."""
 
     words: torch.Tensor  # [T, B]
-    spelled: torch.Tensor  # [T, B]: which of the U spelled words
-    characters: torch.Tensor  # [C, U]
-    sizes: torch.Tensor  # [U]: characters of each
-    lengths: torch.Tensor  # [B]
+    spelled: Spelled
+    context: Spelled | None
+
+    @property
+    def lengths(self) -> torch.Tensor:
+        return self.spelled.lengths  # [B]
 
 
 class Tagger(nn.Module):
     """A stacked bidirectional tagger (Huang et al., 2015; Lample et al., 2016).
 
-    scores_t = V · layers([word_t ; characters→(word_t) ; characters←(word_t)]) + b
+    scores_t = V · layers([word_t ; spelled(word_t) ; context_t]) + b
 
-    Words are looked up in lower case, their characters keep their case. Tags are chosen step by
-    step, or together by a `CRF`. Dropout drops whole inputs' numbers for a sentence.
+    Words are looked up in lower case, their characters keep their case. `context` is what a
+    bidirectional language model knows of the words in their sentence (Peters et al., 2018), where
+    one is given. Tags are chosen step by step, or together by a `CRF`. Dropout drops whole inputs'
+    numbers for a sentence.
 
     >>> tagger = Tagger(TaggerConfig(hidden_size=8), Index(["the"]), Index(["t", "h", "e"]), 3)
     >>> batch = tagger.batch([["the", "hat"], ["The"]])
@@ -76,25 +79,27 @@ class Tagger(nn.Module):
         characters: Index,
         tags: int,
         *,
+        context: ContextFeatures | None = None,
         cell: Cell | str | None = None,
         executor: str = "auto",
     ) -> None:
         super().__init__()
-        self.config, self.words, self.characters = config, words, characters
+        self.config, self.words = config, words
         run = config.cell if cell is None else cell
-        both: dict[str, Any] = {"bidirectional": True, "executor": executor}
         self.word_embedding = nn.Embedding(len(words), config.embedding_size)
-        self.character_embedding = nn.Embedding(len(characters), config.character_embedding)
         nn.init.normal_(self.word_embedding.weight, std=0.1)  # sums with the characters' states
-        self.speller = Recurrent(run, config.character_embedding, config.character_size, **both)
-        width = config.embedding_size + 2 * self.speller.output_size
+        letters = (config.character_embedding, config.character_size)
+        self.speller = Speller(characters, *letters, run, executor)
+        self.context = context
+        width = config.embedding_size + self.speller.output_size
         self.layers = Recurrent(
             run,
-            width,
+            width + (0 if context is None else context.output_size),
             config.hidden_size,
             config.num_layers,
             input_dropout=config.dropout,
-            **both,
+            bidirectional=True,
+            executor=executor,
         )
         self.dropout = nn.Dropout(config.dropout)
         self.head = nn.Linear(2 * self.layers.output_size, tags)
@@ -102,26 +107,18 @@ class Tagger(nn.Module):
 
     def batch(self, sentences: Sequence[Sequence[str]]) -> TagBatch:
         """Sentences, none of them empty, as numbers."""
-        distinct = {
-            word: u for u, word in enumerate(dict.fromkeys(w for s in sentences for w in s))
-        }
-        letters = [[self.characters.number(c) for c in word] for word in distinct]
         return TagBatch(
-            _padded([[self.words.number(w.lower()) for w in s] for s in sentences]),
-            _padded([[distinct[w] for w in s] for s in sentences]),
-            _padded(letters),
-            torch.tensor([len(word) for word in distinct]),
-            torch.tensor([len(s) for s in sentences]),
+            padded([[self.words.number(w.lower()) for w in s] for s in sentences]),
+            self.speller.batch(sentences),
+            None if self.context is None else self.context.encoder.speller.batch(sentences),
         )
 
     def forward(self, batch: TagBatch) -> torch.Tensor:
         """Scores [T, B, K]."""
-        letters = self.character_embedding(batch.characters)  # [C, U, ·]
-        _, state = self.speller(letters, lengths=batch.sizes)
-        h = state if isinstance(state, torch.Tensor) else state[0]  # [2, U, ·]
-        spelled = h.transpose(0, 1).flatten(1)[batch.spelled]  # [T, B, ·]
-        x = torch.cat([self.word_embedding(batch.words), spelled], -1)
-        output, _ = self.layers(x, lengths=batch.lengths)
+        parts = [self.word_embedding(batch.words), self.speller(batch.spelled)]
+        if self.context is not None and batch.context is not None:
+            parts.append(self.context(batch.context))
+        output, _ = self.layers(torch.cat(parts, -1), lengths=batch.lengths)
         return self.head(self.dropout(output))
 
     def loss(self, batch: TagBatch, tags: torch.Tensor) -> torch.Tensor:
@@ -141,7 +138,3 @@ class Tagger(nn.Module):
             return self.crf.best(scores, batch.lengths)
         rows = zip(scores.argmax(-1).T.tolist(), batch.lengths.tolist(), strict=True)
         return [row[:length] for row, length in rows]
-
-
-def _padded(rows: Sequence[Sequence[int]]) -> torch.Tensor:
-    return pad_sequence([torch.tensor(r, dtype=torch.int64) for r in rows])

@@ -8,7 +8,7 @@ learns) and a `Predictor` (what is saved, and what it can do afterwards without 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
@@ -69,6 +69,12 @@ class Predictor(ABC, Generic[M]):
     @abstractmethod
     def evaluate(self, path: Path) -> dict[str, float]:
         """The task's figures on the data at `path`, which has the answers in it."""
+
+    def picture(
+        self, found: Mapping[str, Mapping[str, float]], data: Path, out: Path
+    ) -> list[Path]:
+        """Draw what `evaluate` gave for `data`, by the names of the models; the files written."""
+        return []
 
     def render(self, row: dict[str, Any]) -> str:
         """One of `predict`'s rows as a line for people."""

@@ -6,9 +6,8 @@ S, T = steps of source and target, B = sentences.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ from torch.nn.utils.rnn import pad_sequence
 from gatewise.cells import get_cell
 from gatewise.equations.cell import Cell
 from gatewise.models.batches import Batches
-from gatewise.models.extras import require
+from gatewise.models.bleu import bleu, bleu_scores, plot_bleu
 from gatewise.models.formats import read_lines
 from gatewise.models.parallel import Pairs, find_pairs, read_pairs
 from gatewise.models.search import beam_search, greedy
@@ -29,7 +28,7 @@ from gatewise.models.translator import BEGIN, END, Translator, TranslatorConfig
 
 _BATCH = 64  # sentences translated at a time
 _HELD_OUT = 20  # one pair of so many, where no file is held out
-_LENGTHS = (10, 15, 20)  # words of the source: borders of the groups that BLEU is split by
+_SHOWN, _MAPS = 15, 3  # words of a sentence in a picture of the attention, at most; pictures
 _GROWTH, _SPARE = 2.0, 10  # a translation has at most twice the source's subwords and ten more
 
 
@@ -121,7 +120,7 @@ class TranslatePredictor(Predictor[Translator]):
         for start in range(0, len(order), _BATCH):
             chosen = order[start : start + _BATCH]
             source, lengths = self.numbers([sentences[k] for k in chosen])
-            longest = int(_GROWTH * len(source)) + _SPARE
+            longest = self._longest(source)
             with torch.no_grad():
                 memory = self.model.encode(source, lengths)
             if beams == 1:
@@ -132,6 +131,9 @@ class TranslatePredictor(Predictor[Translator]):
                 found[k] = self.subwords.decode(ids)
         return found
 
+    def _longest(self, source: torch.Tensor) -> int:
+        return int(_GROWTH * len(source)) + _SPARE
+
     def numbers(self, sentences: Sequence[str]) -> tuple[torch.Tensor, torch.Tensor]:
         """The subwords [S, B] and lengths [B] of sentences, each with its END."""
         rows = [torch.tensor([*self.subwords.encode(s), END]) for s in sentences]
@@ -140,16 +142,40 @@ class TranslatePredictor(Predictor[Translator]):
     def evaluate(self, path: Path) -> dict[str, float]:
         """BLEU, also by words of the source, and nats per subword."""
         pairs = read_pairs(path, self.source, self.target)
-        said = self.translate([a for a, _ in pairs])
-        scores = {"bleu": bleu(said, [b for _, b in pairs]), "nats": self.nats(pairs)}
-        borders = (0, *_LENGTHS, 1 << 30)
-        for low, high in pairwise(borders):
-            group = [k for k, (a, _) in enumerate(pairs) if low < len(a.split()) <= high]
-            if group:
-                name = f"over_{low}" if high == borders[-1] else f"{low + 1}_to_{high}"
-                truth = [pairs[k][1] for k in group]
-                scores[f"bleu_{name}_words"] = bleu([said[k] for k in group], truth)
-        return scores
+        source, truth = [a for a, _ in pairs], [b for _, b in pairs]
+        return bleu_scores(source, self.translate(source), truth) | {"nats": self.nats(pairs)}
+
+    def picture(
+        self, found: Mapping[str, Mapping[str, float]], data: Path, out: Path
+    ) -> list[Path]:
+        """BLEU by length, and where the model looks in some of the sentences."""
+        by_length = out / "bleu.png"
+        plot_bleu(found, by_length, f"{data.name}, {self.source} → {self.target}")
+        pairs = read_pairs(data, self.source, self.target)
+        sources = sorted((a for a, _ in pairs if len(a.split()) <= _SHOWN), key=len)
+        chosen = sources[len(sources) // 4 :: max(1, len(sources) // 4)][:_MAPS]
+        drawn = [self.draw_map(s, out / f"attention-{k}.png") for k, s in enumerate(chosen, 1)]
+        return [by_length, *(p for p in drawn if p is not None)]
+
+    def draw_map(self, sentence: str, path: Path) -> Path | None:
+        """Where the model looks while it translates the sentence; None without attention."""
+        from gatewise.models.plots import plot_attention
+
+        source, lengths = self.numbers([sentence])
+        with torch.no_grad():
+            memory = self.model.encode(source, lengths)
+        said, maps = greedy(self.model, memory, self._longest(source))
+        if maps is None:
+            return None
+        read = self.subwords.pieces(source[:, 0].tolist())
+        spoken = self.subwords.pieces([*said[0], END])[: len(maps)]
+        plot_attention(maps[: len(spoken), 0], read, spoken, path, f"Attention ({self.title()})")
+        return path
+
+    def title(self) -> str:
+        """Languages, cell, units, attention."""
+        c = self.model.config
+        return f"{self.source} → {self.target}, {c.cell}, {c.hidden_size} units, {c.attention}"
 
     @torch.no_grad()
     def nats(self, pairs: Pairs) -> float:
@@ -257,35 +283,18 @@ class TranslateTask(Task[TranslatePredictor]):
         )
 
     def title(self) -> str:
-        config = self.predictor.model.config
-        return f"{self.name} ({config.cell}, {config.hidden_size} units, {config.attention})"
+        return self.predictor.title()
 
     def pictures(self, out: Path) -> list[Path]:
         """Where the best model looks while it translates a held-out sentence."""
-        from gatewise.models.plots import plot_attention
         from gatewise.models.saved import load
 
         best = load(out, "best", self.predictor.model.encoder.cell).predictor
         assert isinstance(best, TranslatePredictor)
-        if best.model.attention is None:
-            return []
-        longest = max(self.held_out, key=lambda p: len(p[0].split()) * (len(p[0].split()) <= 15))
-        source, lengths = best.numbers([longest[0]])
-        with torch.no_grad():
-            memory = best.model.encode(source, lengths)
-        said, maps = greedy(best.model, memory, 2 * len(source) + _SPARE)
-        assert maps is not None
-        pieces, path = best.subwords.pieces, out / "attention.png"
-        read, spoken = pieces(source[:, 0].tolist()), pieces([*said[0], END])
-        shown = maps[: len(spoken), 0]
-        plot_attention(shown, read, spoken[: len(shown)], path, f"Attention ({self.title()})")
-        return [path]
-
-
-def bleu(said: Sequence[str], truth: Sequence[str]) -> float:
-    """BLEU of whole sentences with case and punctuation, as sacrebleu counts it, 0 to 100."""
-    library = require("sacrebleu", "nlp", "BLEU")
-    return float(library.corpus_bleu(list(said), [list(truth)]).score)
+        words = [len(a.split()) for a, _ in self.held_out]
+        longest = max(range(len(words)), key=lambda k: words[k] * (words[k] <= _SHOWN))
+        drawn = best.draw_map(self.held_out[longest][0], out / "attention.png")
+        return [] if drawn is None else [drawn]
 
 
 def _begun(target: torch.Tensor) -> torch.Tensor:

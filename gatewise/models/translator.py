@@ -128,14 +128,25 @@ class Translator(nn.Module):
 
         The attention map [T, B, S] is None without attention.
         """
+        joined, after, weights = self._joined(target, state, memory)
+        return self.head(joined), after, weights
+
+    def _joined(
+        self,
+        target: torch.Tensor,
+        state: tuple[torch.Tensor, ...],
+        memory: Memory,
+        sizes: torch.Tensor | None = None,
+    ) -> tuple[torch.Tensor, tuple[torch.Tensor, ...], torch.Tensor | None]:
+        """`decode` before the head, [T, B, H]; of rows with `sizes` [B] only so many steps."""
         x = self.dropout(self.embedding(target))
         given = state[0] if len(state) == 1 else state
-        output, after = self.decoder(x, given)  # [T, B, H]
+        output, after = self.decoder(x, given, lengths=sizes)  # [T, B, H]
         weights = None
         if self.attention is not None:
             context, weights = self.attention(output, memory.steps, memory.lengths)
             output = torch.cat([output, context], -1)
-        return self.head(self.dropout(self.join(output).tanh())), _parts(after), weights
+        return self.dropout(self.join(output).tanh()), _parts(after), weights
 
     def forward(
         self, source: torch.Tensor, lengths: torch.Tensor, target: torch.Tensor
@@ -165,13 +176,11 @@ class Translator(nn.Module):
             with torch.no_grad():
                 guess = self.decode(read, memory.state, memory)[0].argmax(-1)  # [T-1, B]
             read = with_own(read, guess, own).where(read > END, read)
-        logits, _, _ = self.decode(read, memory.state, memory)
+        real = target[1:] != PAD
+        joined, _, _ = self._joined(read, memory.state, memory, real.sum(0))
+        # The head is the largest product: only for steps that exist.
         return cross_entropy(
-            logits.flatten(0, 1),
-            target[1:].flatten(),
-            ignore_index=PAD,
-            reduction="sum",
-            label_smoothing=smoothing,
+            self.head(joined[real]), target[1:][real], reduction="sum", label_smoothing=smoothing
         )
 
 
