@@ -164,7 +164,8 @@ def test_every_speaker_is_left_out_in_turn(
         write_wav(tmp_path / "sounds" / name, tone(2000 if k % 2 else 300, 0.1 + 0.01 * k))
     out = tmp_path / "out"
     command = ["train", str(tmp_path / "sounds"), "--task", "speech", "--out", str(out)]
-    command += ["--hidden", "4", "--layers", "1", "--steps", "12", "--lr", "0.03", "--json"]
+    command += ["--hidden", "4", "--layers", "1", "--steps", "12", "--lr", "0.03", "--set"]
+    command += ["held_out=0.3", "--json"]
     run([*command, "--folds", "_[a-z]+_"])
     told = json.loads(capsys.readouterr().out)
     assert list(told["parts"]) == ["ann", "bob", "cem"]

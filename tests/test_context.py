@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -73,9 +74,11 @@ def test_nats_forwards_by_hand() -> None:
     encoder = model.encoder
     x = encoder.project(encoder.speller(encoder.speller.batch([sentence])))
     read, state, nats = encoder.border[0].view(1, 1, -1), None, 0.0
-    for t, number in enumerate([2, 0, 1, len(model.words)]):  # cage is unknown, then the border
+    for t, number in enumerate([1 + 2, 1 + 0, 1 + 1, 0]):  # cage is unknown; then the border
         h, state = encoder.ahead(read, state)
-        nats -= model.head(h[0, 0]).log_softmax(-1)[number].item()
+        p = model.head.log_prob(h[0]).exp()[0]
+        assert p.sum().item() == pytest.approx(1)
+        nats -= math.log(p[number].item())
         read = x[t : t + 1] if t < 3 else read
     assert model.nats(model.batch([sentence]))[0].item() == pytest.approx(nats)
 

@@ -1,6 +1,6 @@
 """A deep bidirectional language model: every word from those before it, and from those after it.
 
-T = words of a sentence, B = sentences, V = words that are told apart, H = hidden units.
+T = words of a sentence, B = sentences.
 """
 
 from __future__ import annotations
@@ -10,14 +10,14 @@ from dataclasses import dataclass
 
 import torch
 from torch import nn
-from torch.nn.functional import cross_entropy
 
 from gatewise.equations.cell import Cell
 from gatewise.models.context import ContextConfig, ContextEncoder
 from gatewise.models.index import Index
 from gatewise.models.spelling import Spelled, padded
 
-_NOTHING = -1  # to predict: the sentence has ended
+_NOTHING, _BORDER, _WORDS = -1, 0, 1  # classes: none (the sentence has ended), border, words from
+_FREQUENT = (1000, 4000)  # words up to which a step's product is with all; then by group
 
 
 @dataclass(frozen=True)
@@ -32,10 +32,12 @@ class SentenceBatch:
 class BidirectionalLanguageModel(nn.Module):
     """Two language models over the same spelled words, with one head (Peters et al., 2018).
 
-    P(w_t | w_1 … w_{t-1}) = softmax(V · h→_{t-1}),  P(w_t | w_{t+1} … w_T) = softmax(V · h←_{t+1})
+    P(w_t | w_1 … w_{t-1}) = head(h→_{t-1}),  P(w_t | w_{t+1} … w_T) = head(h←_{t+1})
 
     Words are read by their characters, so that none is unknown; one that is not in `words` is
-    predicted as an unknown one. After its last word each direction predicts the border.
+    predicted as an unknown one. After its last word each direction predicts the border. The head
+    is an adaptive softmax (Grave et al., 2017): first among the frequent words and two groups of
+    rarer ones, then within a group. So `words` must hold the frequent ones first.
 
     >>> words, letters = Index(["ab", "b"]), Index(["a", "b"])
     >>> model = BidirectionalLanguageModel(ContextConfig(hidden_size=8), words, letters)
@@ -56,17 +58,17 @@ class BidirectionalLanguageModel(nn.Module):
         self.config, self.words = config, words
         self.encoder = ContextEncoder(config, characters, cell=cell, executor=executor)
         self.dropout = nn.Dropout(config.dropout)
-        self.head = nn.Linear(config.hidden_size, len(words) + 1)  # the last one is the border
-        nn.init.zeros_(self.head.bias)
+        classes = _WORDS + len(words)
+        groups = [n for n in _FREQUENT if n < classes] or [classes - 1]
+        self.head = nn.AdaptiveLogSoftmaxWithLoss(config.hidden_size, classes, groups)
 
     def batch(self, sentences: Sequence[Sequence[str]]) -> SentenceBatch:
         """Sentences, none of them empty, as numbers."""
-        rows = [[self.words.number(w) for w in s] for s in sentences]
-        end = len(self.words)
+        rows = [[_WORDS + self.words.number(w) for w in s] for s in sentences]
         return SentenceBatch(
             self.encoder.speller.batch(sentences),
-            padded([[*row, end] for row in rows], _NOTHING),
-            padded([[*reversed(row), end] for row in rows], _NOTHING),
+            padded([[*row, _BORDER] for row in rows], _NOTHING),
+            padded([[*reversed(row), _BORDER] for row in rows], _NOTHING),
         )
 
     def nats(self, batch: SentenceBatch) -> torch.Tensor:
@@ -74,6 +76,5 @@ class BidirectionalLanguageModel(nn.Module):
         found = []
         for h, target in zip(self.encoder(batch.spelled), (batch.ahead, batch.back), strict=True):
             real = target != _NOTHING
-            logits = self.head(self.dropout(h[real]))  # [steps that exist, V]
-            found.append(cross_entropy(logits, target[real], reduction="sum"))
+            found.append(-self.head(self.dropout(h[real]), target[real]).output.sum())
         return torch.stack(found)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -103,7 +104,7 @@ class ContextTask(Task[ContextPredictor]):
     summary = "bidirectional language model of sentences, as features for --task tag"
     Options = ContextOptions
     Predictor = ContextPredictor
-    defaults = {"batch": 32, "learning_rate": 2e-3, "epochs": 6.0, "evaluations": 6}
+    defaults = {"batch": 64, "learning_rate": 3e-3, "epochs": 6.0, "evaluations": 6}
     items = "words"
     loss_name = "perplexity"
     metric = "perplexity"
@@ -138,7 +139,7 @@ class ContextTask(Task[ContextPredictor]):
             train, held_out = held_out_of(train)
         if not train:
             raise ValueError(f"{path} has too few sentences to learn from")
-        words = Index.build((w for s in train for w in s), options.rare)
+        words = _frequent_first(train, options.rare)
         characters = Index.build(c for s in train for w in s for c in w)
         made = get_cell(options.cell) if cell is None else cell
         model = BidirectionalLanguageModel(
@@ -173,6 +174,14 @@ class ContextTask(Task[ContextPredictor]):
     def title(self) -> str:
         config = self.predictor.model.config
         return f"{self.name} ({config.cell}, 2 × {config.num_layers} × {config.hidden_size} units)"
+
+
+def _frequent_first(sentences: Sequence[Words], rare: int) -> Index:
+    """The words seen `rare` times or more."""
+    counts = Counter(w for s in sentences for w in s)
+    counts.pop(Index.UNKNOWN, None)
+    kept = [w for w, times in counts.items() if times >= rare]
+    return Index(sorted(kept, key=lambda w: (-counts[w], w)))
 
 
 def load_encoder(
