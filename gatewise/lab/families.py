@@ -22,6 +22,7 @@ class Family:
         make: length to task.
         criterion: the rule by which training stops.
         first: the length a curriculum begins with.
+        shortest: the shortest there is, where a curriculum may begin too; 0: `first`.
         sets: sequences of fixed training and test sets, all of which must be right besides.
     """
 
@@ -29,16 +30,17 @@ class Family:
     criterion: Criterion
     first: int
     sets: int = 0
+    shortest: int = 0
 
     def lengths(self, last: int) -> list[int]:
-        """The lengths of a curriculum: halves of the last, down to `first`.
+        """The lengths of a curriculum: halves of the last, down to the shortest.
 
         >>> FAMILIES["adding"].lengths(1000)
-        [50, 62, 125, 250, 500, 1000]
+        [26, 31, 62, 125, 250, 500, 1000]
         """
-        found = [last]
-        while found[0] > self.first:
-            found.insert(0, max(self.first, found[0] // 2))
+        found, shortest = [last], self.shortest or self.first
+        while found[0] > shortest:
+            found.insert(0, max(shortest, found[0] // 2))
         return found
 
     @property
@@ -65,8 +67,8 @@ FAMILIES: dict[str, Family] = {
     # Has no length; all strings of the first pair of sets must be right too.
     "reber": Family(lambda n: tasks.embedded_reber_sets(), _RANKED, 1, sets=512),
     "continual-reber": Family(tasks.ContinualReber, _RANKED, 1),
-    "adding": Family(tasks.adding, _NUMBER, 50),
-    "multiplication": Family(tasks.multiplication, _PRODUCT, 50),
+    "adding": Family(tasks.adding, _NUMBER, 50, shortest=26),
+    "multiplication": Family(tasks.multiplication, _PRODUCT, 50, shortest=26),
     "order": Family(lambda n: tasks.temporal_order(2, n), _CLASS, 50),
     # What S calls noisy, and five classes, is in no paper; this is how the lab reads it.
     "order-noisy": Family(lambda n: tasks.temporal_order(2, n, noise=_NOISE), _CLASS, 50),
