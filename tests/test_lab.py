@@ -17,7 +17,7 @@ from gatewise import lab
 from gatewise.lab import store as stores
 from gatewise.lab.baselines import guessing, search, second_order
 from gatewise.lab.baselines.search import Search
-from gatewise.lab.experiment import Experiment, Outcome, Published, Work
+from gatewise.lab.experiment import Experiment, Outcome, Published, Spent, Work
 
 pytest.importorskip("scipy", reason="the extra `lab` is not installed")
 FAST = lab.EXPERIMENTS["tdnn/adding-100"]
@@ -139,7 +139,7 @@ def test_out_of_time_leaves_the_state(tmp_path: Path) -> None:
     with lab.Store(tmp_path / "r.sqlite") as store:
         lab.run([experiment], store, lab.Options(trials=1, jobs=1, budget=0.01))
         [flying] = store.unfinished(experiment.key, experiment.limit)
-    assert flying.work.state is not None and 0 < flying.done < 1 and flying.seconds > 0
+    assert flying.work.state is not None and 0 < flying.done < 1 and flying.spent.cpu > 0
 
 
 def test_ray_gives_the_same_numbers(tmp_path: Path) -> None:
@@ -168,13 +168,13 @@ def test_results_are_never_replaced(tmp_path: Path) -> None:
         number = store.begin_run()
         first = Outcome(0, True, 12, {"weights": 3.0}, ((1, 0.5),))
         store.begin(number, experiment, work)
-        store.add(number, experiment, work, first, 1.0)
-        store.add(number, experiment, work, first, 2.0)  # the same again: nothing happens
+        store.add(number, experiment, work, first, Spent(1.0, 0.5))
+        store.add(number, experiment, work, first, Spent(2.0))  # the same again: nothing happens
         with pytest.raises(RuntimeError, match="does not repeat"):
-            store.add(number, experiment, work, replace(first, sequences=13), 1.0)
+            store.add(number, experiment, work, replace(first, sequences=13), Spent(1.0))
         [kept] = store.trials(experiment.key)
-        assert kept.outcome == first and kept.seconds == 1.0
-        assert store.environments([number])[0]["torch"]
+        assert kept.outcome == first and (kept.seconds, kept.cpu) == (1.0, 0.5)
+        assert kept.environment["torch"] and kept.ended > kept.environment["started"][:10]
     with (
         sqlite3.connect(tmp_path / "r.sqlite") as db,
         pytest.raises(sqlite3.IntegrityError, match="kept"),

@@ -23,11 +23,11 @@ def test_list_run_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
         assert call(["lab", "run", ROW, *options, "--json"]) == 0
         [ended] = json.loads(capsys.readouterr().out)
         assert (ended["ended"], ended["wanted"], ended["error"]) == (1, 1, "")
-    assert call(["lab", "report", "--out", out, "--markdown", str(words), "--json"]) == 0
+    assert call(["lab", "report", out, "--markdown", str(words), "--json"]) == 0
     [found] = json.loads(capsys.readouterr().out)
     assert found["name"] == ROW and len(found["outcomes"]) == 1
     assert f"gatewise lab run {ROW}" in words.read_text()
-    assert call(["lab", "report", "--out", out]) == 0
+    assert call(["lab", "report", out]) == 0
     assert ROW in capsys.readouterr().out
 
 
@@ -39,7 +39,7 @@ def test_list_run_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
         (["run", ROW, "--budget", "-1"], "--budget must be positive"),
         (["run", ROW, "--engine", "slurm"], "--engine must be one of local, ray"),
         (["run", ROW, "--cell", "gru"], "tdnn/adding-100 has no cell to be replaced"),
-        (["report", "--out", "nowhere.sqlite"], "no results in nowhere.sqlite"),
+        (["report", "nowhere.sqlite"], "no results in nowhere.sqlite"),
         (["report", "--html", "no/such/folder.html"], "no folder"),
         (["list", "--tag", "nothing"], "nothing is no experiment"),
     ],
@@ -101,7 +101,7 @@ def test_a_cell_and_an_experiment_of_one_s_own(
     assert ran(capsys, out, *words)["key"] != first["key"]
     experiment.unlink()
     cell.unlink()
-    assert call(["lab", "report", "--out", str(out), "--json"]) == 0
+    assert call(["lab", "report", str(out), "--json"]) == 0
     old, new = json.loads(capsys.readouterr().out)
     assert old["name"] == new["name"] and old["outcomes"] != new["outcomes"]
     # two gates of four units, with two inputs, four fed-back values, a bias; the output's weights

@@ -6,7 +6,7 @@ import pytest
 
 from gatewise.lab import Experiment, Published, statistics
 from gatewise.lab.baselines.search import Search
-from gatewise.lab.experiment import Outcome
+from gatewise.lab.experiment import Outcome, Spent
 from gatewise.lab.store import Trial
 from gatewise.lab.verdict import CONFIRMED, REFUTED, UNDECIDED, Summary, verdicts
 
@@ -53,7 +53,7 @@ def summary(published: Published, ends: list[int | None], wanted: int | None = N
         "x", "claims", "?", Search("adding-100", "bptt"), 10, 100, "?", (published,)
     )
     trials = tuple(
-        Trial(Outcome(k, n is not None, n or 100, {"test_wrong": 2.0}), 0, 1, (k, 1), 1.5)
+        Trial(Outcome(k, n is not None, n or 100, {"test_wrong": 2.0}), 0, (k, 1), 1.5)
         for k, n in enumerate(ends)
     )
     return Summary(experiment, trials, wanted or len(trials))
@@ -103,5 +103,17 @@ def test_a_bound_on_test_errors() -> None:
 
 def test_time_of_trials_that_ran_together_counts_once() -> None:
     one = summary(Published("successes", 0, "S", 10), [None] * 2)
-    together = tuple(Trial(t.outcome, 0, 1, (0, 2), 3.0) for t in one.trials)
-    assert one.seconds == 3.0 and Summary(one.experiment, together, 2).seconds == 3.0
+    together = tuple(Trial(t.outcome, 0, (0, 2), 3.0, 2.0) for t in one.trials)
+    assert one.spent == Spent(3.0, None)  # of the processor, nothing was recorded
+    assert Summary(one.experiment, together, 2).spent == Spent(3.0, 2.0)
+
+
+@pytest.mark.parametrize(
+    ("printed", "successes", "word"),
+    # Of trials with a mean of 10, at most a tenth needs more than 100; of a mean of 80, 80 %.
+    [(10, 0, REFUTED), (10, 6, REFUTED), (80, 0, UNDECIDED)],
+)
+def test_a_mean_is_refuted_where_too_many_fail(printed: float, successes: int, word: str) -> None:
+    ends = [10] * successes + [None] * (10 - successes)
+    [found] = verdicts(summary(Published("sequences", printed, "P", 10), ends))
+    assert found.word == word

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -37,7 +39,7 @@ def listing(
     with checked():
         chosen = list(lab.EXPERIMENTS.values()) if tag is None else lab.select([tag])
     if as_json:
-        print(json.dumps([_described(e) for e in chosen]))
+        _print([_described(e) for e in chosen])
         return
     table = _table("name", "track", "trials", "what it asks")
     for e in chosen:
@@ -100,7 +102,7 @@ def running(
         stopped = _watch(started)
         standings = list(started.standings.values())
     if as_json:
-        print(json.dumps([_standing(s) for s in standings]))
+        _print([_standing(s) for s in standings])
     else:
         console.output.print(_progress(started))
     for s in standings:
@@ -115,15 +117,20 @@ def running(
 
 @app.command()
 def report(
+    results: Annotated[
+        list[Path] | None, typer.Argument(help="Files of results, read as one (lab.sqlite).")
+    ] = None,
     html: Annotated[Path | None, typer.Option(help="Write one self-contained page there.")] = None,
-    markdown: Annotated[Path | None, typer.Option(help="Write the tables there.")] = None,
+    markdown: Annotated[
+        Path | None,
+        typer.Option(help="Write the tables there, and pictures into a folder of that name."),
+    ] = None,
     tag: Annotated[str | None, typer.Option(help="Only those with this tag or track.")] = None,
-    out: Annotated[Path, _OUT] = Path("lab.sqlite"),
     as_json: Annotated[bool, JSON] = False,
 ) -> None:
-    """Report what was run, beside what was published; without a file, as a table.
+    """Report what was run, beside what was published; without --html or --markdown, as a table.
 
-    Example: gatewise lab report --html lab.html --markdown lab.md
+    Example: gatewise lab report monday.sqlite tuesday.sqlite --html lab.html
     """
     from gatewise import lab
     from gatewise.lab import report as reports
@@ -133,25 +140,50 @@ def report(
             if file is not None and not file.absolute().parent.is_dir():
                 raise ValueError(f"no folder {file.absolute().parent}")
         chosen = list(lab.EXPERIMENTS.values()) if tag is None else lab.select([tag])
-        with lab.Store(out, create=False) as store:
-            found = [
-                r for r in reports.rows(store, chosen) if tag is None or r.experiment in chosen
-            ]
-            runs = store.environments(t.run for r in found for t in r.summary.trials)
+        with lab.Results(results or [Path("lab.sqlite")]) as read:
+            found = reports.rows(read, chosen, others=tag is None)
+        notes = [f"{name}: {what}" for name, what in _differing(found, read.differing)]
+    for note in notes:
+        console.note(note)
+    flows = _flows() if html or markdown else []
     if markdown is not None:
-        _write(markdown, reports.markdown(found, runs))
+        folder = markdown.with_suffix("")
+        pictures = reports.pictures(found, flows, folder.name)
+        folder.mkdir(exist_ok=True)
+        for address, (_, content) in pictures.items():
+            _write(markdown.parent / address, content)
+        _write(markdown, reports.markdown(found, pictures, notes).encode())
     if html is not None:
-        _write(html, reports.html(found, runs, _flows()))
+        _write(html, reports.html(found, flows, notes).encode())
     if as_json:
-        print(json.dumps([_reported(r) for r in found if r.begun]))
+        _print([_reported(r) for r in found if r.begun])
     elif html is None and markdown is None:
         console.output.print(_results(found))
 
 
-def _write(path: Path, text: str) -> None:
+def _differing(found: list[Any], differing: dict[tuple[str, int, int], str]) -> Iterator[Any]:
+    """Trials that two files have with different ends: experiment, and what is said of it."""
+    names = {r.key: r.name for r in found}
+    yield from ((names[key], said) for (key, *_), said in differing.items())
+
+
+def _print(found: Any) -> None:
+    """JSON as every reader takes it: numbers that are none become null."""
+    print(json.dumps(_finite(found), allow_nan=False))
+
+
+def _finite(found: Any) -> Any:
+    if isinstance(found, dict):
+        return {k: _finite(v) for k, v in found.items()}
+    if isinstance(found, list | tuple):
+        return [_finite(v) for v in found]
+    return None if isinstance(found, float) and not math.isfinite(found) else found
+
+
+def _write(path: Path, content: bytes) -> None:
     from gatewise.models.checkpoint import write_atomically
 
-    write_atomically(path, text.encode())
+    write_atomically(path, content)
     console.note(f"wrote {path}")
 
 
@@ -159,7 +191,7 @@ def _flows() -> list[Any]:
     from gatewise.diagnostics import study
 
     with console.errors.status("measuring gradients"):
-        return list(study(["rnn", "lstm-1997", "lstm", "gru"], 100, 32, 200, 0))
+        return list(study(["rnn", "lstm-1997", "lstm"], 100, 32, 0, 0))
 
 
 def _reported(row: Any) -> dict[str, Any]:
@@ -173,7 +205,7 @@ def _reported(row: Any) -> dict[str, Any]:
         "successes": s.successes,
         "rate": None if s.rate is None else s.rate._asdict(),
         "sequences": s.sequences,
-        "seconds": s.seconds,
+        **asdict(s.spent),
         "verdicts": [
             {
                 "published": asdict(v.published),
@@ -187,17 +219,16 @@ def _reported(row: Any) -> dict[str, Any]:
 
 
 def _results(found: list[Any]) -> Table:
-    from gatewise.lab.report.rows import printed
+    from gatewise.lab.report.rows import brief
 
-    table = _table("experiment", "solved", "rate [95 %]", "sequences", "published", "verdict")
+    table = _table("experiment", "solved", "rate [95 %]", "sequences", "published")
     for r in (r for r in found if r.begun):
         table.add_row(
             r.experiment.name,
             r.solved + (f" ({r.missing})" if r.missing else ""),
             r.rate,
             r.sequences,
-            "; ".join(printed(v.published) for v in r.verdicts),
-            "; ".join(v.word for v in r.verdicts),
+            "; ".join(map(brief, r.verdicts)),
         )
     waiting = sum(not r.begun for r in found)
     table.caption = f"{waiting} not run" if waiting else None

@@ -10,6 +10,7 @@ from gatewise.lab.experiment import (
     Track,
     Work,
 )
+from gatewise.lab.results import Results
 from gatewise.lab.run import Options, Run, Standing, run
 from gatewise.lab.store import Store, Trial, Unfinished
 from gatewise.lab.table import EXPERIMENTS, TRACKS, add, check, select
@@ -28,6 +29,7 @@ __all__ = [
     "Outcome",
     "Progress",
     "Published",
+    "Results",
     "Run",
     "Standing",
     "Store",

@@ -169,6 +169,18 @@ class Work:
 
 
 @dataclass(frozen=True)
+class Spent:
+    """Seconds by the clock, and of the processor (None where they were not recorded)."""
+
+    clock: float = 0.0
+    cpu: float | None = 0.0
+
+    def __add__(self, other: Spent) -> Spent:
+        both = None if self.cpu is None or other.cpu is None else self.cpu + other.cpu
+        return Spent(self.clock + other.clock, both)
+
+
+@dataclass(frozen=True)
 class Progress:
     """Where work stands. A track yields one every second or so, and is interrupted only there."""
 

@@ -70,7 +70,7 @@ class Standing:
     @property
     def left(self) -> float | None:
         """Seconds of work left, at most, as far as it can be told: none may end early."""
-        spent = {n: (u.seconds, u.done) for n, u in self.flying.items() if u.done > 0}
+        spent = {n: (u.spent.clock, u.done) for n, u in self.flying.items() if u.done > 0}
         whole = [*self.finished, *(s / d for s, d in spent.values())]
         if (self.waiting or len(spent) < len(self.flying)) and not whole:
             return None
@@ -151,14 +151,14 @@ class Run:
             standing.flying[k] = message
             if message.tensors is not None:
                 self.store.keep_state(
-                    e, work, message.done, message.note, message.seconds, message.tensors
+                    e, work, message.done, message.note, message.spent, message.tensors
                 )
         elif isinstance(message, Broken):
             standing.error = message.error
             standing.flying.pop(k, None)
         else:
-            before = {t.outcome.trial for t in self.store.trials(e.key, work.seed)}
-            self.store.add(run, e, work, message.outcome, message.seconds)
+            before = self.store.ended(e.key, work.seed)
+            self.store.add(run, e, work, message.outcome, message.spent)
             after = before | {message.outcome.trial}
             if message.outcome.trial not in before and message.outcome.trial < standing.wanted:
                 standing.ended += 1
@@ -166,18 +166,18 @@ class Run:
             if after.issuperset(work.trials):
                 self.store.end(e, work)
                 standing.flying.pop(k, None)
-                standing.finished.append(message.seconds)
+                standing.finished.append(message.spent.clock)
 
 
 def plan(experiment: Experiment, store: Store, options: Options) -> list[Job]:
     """The jobs that are missing: work in flight as it was begun, then the rest in even parts."""
     trials = options.trials or experiment.trials
-    ended = {t.outcome.trial for t in store.trials(experiment.key, options.seed)}
+    ended = store.ended(experiment.key, options.seed)
     missing = [t for t in range(trials) if t not in ended]
     jobs: list[Job] = []
     for begun in store.unfinished(experiment.key, experiment.limit, options.seed):
         if set(begun.missing) & set(missing):
-            jobs.append(Job(experiment, begun.work, begun.seconds))
+            jobs.append(Job(experiment, begun.work, begun.spent))
             missing = [t for t in missing if t not in begun.work.trials]
     most = TRACKS[experiment.track].batch(experiment.settings)
     for first, count in _parts(missing, most):

@@ -70,3 +70,12 @@ def _around_mean(values: Sequence[float], variance: float) -> Interval:
 def same_rate(a: int, of_a: int, b: int, of_b: int) -> float:
     """Fisher's exact probability of such a difference between two equal rates, two-sided."""
     return float(_stats().fisher_exact([[a, of_a - a], [b, of_b - b]])[1])
+
+
+def at_least(count: int, trials: int, probability: float) -> float:
+    """The chance of `count` or more among `trials` of this probability each.
+
+    >>> at_least(2, 2, 0.5)
+    0.25
+    """
+    return float(_stats().binomtest(count, trials, probability, alternative="greater").pvalue)

@@ -4,9 +4,11 @@
     run         when, with which versions, processor and commit
     work        trials that were begun together
     trial       how a trial ended: appended once, and the file itself refuses a change
-    state       where work in flight stands; the only rows that are replaced and removed
+    state       where work in flight stands
+    effort      processor time of a piece of work so far
 
-One process writes (the runner's own); any number may read meanwhile (write-ahead log).
+Rows of `state` and `effort` alone are replaced. Any number may read while a run adds (write-ahead
+log); two runs may add to one file, each waits where the other writes.
 """
 
 from __future__ import annotations
@@ -14,9 +16,9 @@ from __future__ import annotations
 import json
 import sqlite3
 import subprocess
-from collections.abc import Iterable
-from contextlib import closing
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -24,10 +26,14 @@ from typing import Any
 from safetensors.torch import load
 
 from gatewise.benchmark.machine import environment
-from gatewise.lab.experiment import Activity, Experiment, Outcome, Work
+from gatewise.lab.experiment import Activity, Experiment, Outcome, Spent, Work
 
 _VERSION = 1
-_SCHEMA = """
+_EFFORT = """effort (
+  key TEXT NOT NULL, seed INTEGER NOT NULL, first INTEGER NOT NULL, count INTEGER NOT NULL,
+  cpu REAL NOT NULL,
+  PRIMARY KEY (key, seed, first, count))"""
+_SCHEMA = f"""
 CREATE TABLE IF NOT EXISTS experiment (
   key TEXT PRIMARY KEY, stamp TEXT NOT NULL, record TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS run (
@@ -45,12 +51,14 @@ CREATE TABLE IF NOT EXISTS state (
   key TEXT NOT NULL, seed INTEGER NOT NULL, first INTEGER NOT NULL, count INTEGER NOT NULL,
   done REAL NOT NULL, note TEXT NOT NULL, seconds REAL NOT NULL, tensors BLOB,
   PRIMARY KEY (key, seed, first, count));
+CREATE TABLE IF NOT EXISTS {_EFFORT};
 CREATE TRIGGER IF NOT EXISTS kept_trial BEFORE UPDATE ON trial
   BEGIN SELECT RAISE(ABORT, 'results are kept, not replaced'); END;
 CREATE TRIGGER IF NOT EXISTS kept_trials BEFORE DELETE ON trial
   BEGIN SELECT RAISE(ABORT, 'results are kept, not removed'); END;
 """
 _WORK = "key = ? AND seed = ? AND first = ? AND count = ?"
+_PATIENCE = 60.0  # seconds to wait for another run that writes
 
 
 @dataclass(frozen=True)
@@ -59,9 +67,11 @@ class Trial:
 
     outcome: Outcome
     seed: int
-    run: int
     work: tuple[int, int]  # first and count of the trials it ran with
-    seconds: float  # since that work began
+    seconds: float  # by the clock, since that work began
+    cpu: float | None = None  # processor seconds of that whole work; None: not recorded
+    ended: str = ""  # when, in UTC
+    environment: Mapping[str, Any] = field(default_factory=dict)  # of the run that began it
 
 
 @dataclass(frozen=True)
@@ -72,15 +82,20 @@ class Unfinished:
     missing: tuple[int, ...]  # trials without an outcome
     done: float
     note: str
-    seconds: float
+    spent: Spent
 
 
 class Store:
-    """A file of results; made where there is none.
+    """A file of results.
+
+    Args:
+        path: where it is.
+        create: made where there is none. False: only read, and not changed at all.
 
     Raises:
         ValueError: a file that is no store.
-        FileNotFoundError: no such file, with `create=False`.
+        FileNotFoundError: no such file, with `create=False`, or no such folder.
+        OSError: at any time, where the file cannot be read or written.
     """
 
     def __init__(self, path: str | Path, create: bool = True) -> None:
@@ -89,20 +104,12 @@ class Store:
             raise FileNotFoundError(f"no results in {path}; make some with: gatewise lab run")
         if not self.path.absolute().parent.is_dir():
             raise FileNotFoundError(f"no folder {self.path.absolute().parent}")
-        self._db = sqlite3.connect(self.path, isolation_level=None)
         try:
-            self._open()
+            self._db = _connected(self.path, create)
+        except sqlite3.OperationalError as error:  # no permission, no room
+            raise OSError(f"{path} cannot be used: {error}") from error
         except sqlite3.DatabaseError as error:
-            self._db.close()
             raise ValueError(f"{path} is no file of results: {error}") from error
-
-    def _open(self) -> None:
-        self._db.execute("PRAGMA journal_mode = WAL")
-        [[version]] = self._db.execute("PRAGMA user_version")
-        [[tables]] = self._db.execute("SELECT count(*) FROM sqlite_master")
-        if tables and version != _VERSION:
-            raise sqlite3.DatabaseError(f"its version is {version}, not {_VERSION}")
-        self._db.executescript(f"{_SCHEMA}; PRAGMA user_version = {_VERSION}")
 
     def close(self) -> None:
         self._db.close()
@@ -118,17 +125,20 @@ class Store:
     def begin_run(self) -> int:
         """Note versions, processor and commit; the number of a new run."""
         stamp = json.dumps(environment(threads=1) | {"commit": commit()})
-        return self._insert("INSERT INTO run (started, environment) VALUES (?, ?)", (_now(), stamp))
+        done = self._execute(
+            "INSERT INTO run (started, environment) VALUES (?, ?)", (_now(), stamp)
+        )
+        return done.lastrowid or 0
 
     def begin(self, run: int, experiment: Experiment, work: Work) -> None:
         """Note that this work is in flight."""
-        values = (experiment.key, work.seed, work.first, work.count)
-        self._insert(
+        place = _place(experiment, work)
+        self._execute(
             "INSERT OR IGNORE INTO experiment VALUES (?, ?, ?)",
             (experiment.key, experiment.stamp, json.dumps(experiment.record())),
         )
-        self._insert("INSERT INTO work VALUES (?, ?, ?, ?, ?, ?)", (*values, run, _now()))
-        self._insert("INSERT OR IGNORE INTO state VALUES (?, ?, ?, ?, 0, '', 0, NULL)", values)
+        self._execute("INSERT INTO work VALUES (?, ?, ?, ?, ?, ?)", (*place, run, _now()))
+        self._execute("INSERT OR IGNORE INTO state VALUES (?, ?, ?, ?, 0, '', 0, NULL)", place)
 
     def keep_state(
         self,
@@ -136,17 +146,18 @@ class Store:
         work: Work,
         done: float,
         note: str,
-        seconds: float,
+        spent: Spent,
         tensors: bytes,
     ) -> None:
         """Where this work stands; replaces what was kept of it before."""
-        self._db.execute(
+        self._execute(
             f"UPDATE state SET done = ?, note = ?, seconds = ?, tensors = ? WHERE {_WORK}",
-            (done, note, seconds, tensors, *_place(experiment, work)),
+            (done, note, spent.clock, tensors, *_place(experiment, work)),
         )
+        self._keep_effort(experiment, work, spent)
 
     def add(
-        self, run: int, experiment: Experiment, work: Work, outcome: Outcome, seconds: float
+        self, run: int, experiment: Experiment, work: Work, outcome: Outcome, spent: Spent
     ) -> None:
         """Append an outcome; one that is there already must be the same.
 
@@ -155,71 +166,114 @@ class Store:
         """
         text = json.dumps(asdict(outcome))
         place = (experiment.key, work.seed, outcome.trial)
-        before = self._db.execute(
-            "SELECT outcome FROM trial WHERE key = ? AND seed = ? AND trial = ?", place
-        ).fetchone()
-        if before is not None:
-            if before[0] != text:
-                raise RuntimeError(
-                    f"trial {outcome.trial} of {experiment.name} with seed {work.seed} ended "
-                    "otherwise before the interruption: its track does not repeat"
-                )
+        row = (*place, run, work.first, work.count, spent.clock, _now(), text)
+        added = self._execute("INSERT OR IGNORE INTO trial VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", row)
+        if added.rowcount:
+            self._keep_effort(experiment, work, spent)
             return
-        row = (*place, run, work.first, work.count, seconds, _now(), text)
-        self._insert("INSERT INTO trial VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", row)
+        [[before]] = self._rows(
+            "SELECT outcome FROM trial WHERE key = ? AND seed = ? AND trial = ?", place
+        )
+        if before != text:
+            raise RuntimeError(
+                f"trial {outcome.trial} of {experiment.name} with seed {work.seed} ended "
+                "otherwise before the interruption: its track does not repeat"
+            )
+
+    def _keep_effort(self, experiment: Experiment, work: Work, spent: Spent) -> None:
+        if spent.cpu is not None:
+            row = (*_place(experiment, work), spent.cpu)
+            self._execute("INSERT OR REPLACE INTO effort VALUES (?, ?, ?, ?, ?)", row)
 
     def end(self, experiment: Experiment, work: Work) -> None:
         """All trials of this work have ended: its state is not needed any more."""
-        self._db.execute(f"DELETE FROM state WHERE {_WORK}", _place(experiment, work))
+        self._execute(f"DELETE FROM state WHERE {_WORK}", _place(experiment, work))
 
-    def _insert(self, statement: str, values: tuple[Any, ...]) -> int:
-        with closing(self._db.execute(statement, values)) as cursor:
-            return cursor.lastrowid or 0
+    def _execute(self, statement: str, values: tuple[Any, ...] = ()) -> sqlite3.Cursor:
+        with self._said():
+            return self._db.execute(statement, values)
+
+    def _rows(self, statement: str, values: tuple[Any, ...] = ()) -> list[Any]:
+        with self._said():
+            return self._db.execute(statement, values).fetchall()
+
+    @contextmanager
+    def _said(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.DatabaseError as error:  # a full disk, a damaged page
+            raise OSError(f"{self.path} cannot be used any more: {error}") from error
 
     # -- reading -------------------------------------------------------------------------
+
+    def ended(self, key: str, seed: int) -> set[int]:
+        """The numbers of the trials of one seed that have ended."""
+        which = "SELECT trial FROM trial WHERE key = ? AND seed = ?"
+        return {trial for (trial,) in self._rows(which, (key, seed))}
 
     def trials(self, key: str, seed: int | None = None) -> list[Trial]:
         """Finished trials of exactly the settings with this key, of one seed or of all."""
         which = "" if seed is None else " AND seed = ?"
-        rows = self._db.execute(
-            "SELECT outcome, seed, run, first, count, seconds FROM trial "
+        rows = self._rows(
+            "SELECT outcome, seed, first, count, seconds, cpu, ended, started, environment "
+            "FROM trial JOIN run ON run = id LEFT JOIN effort USING (key, seed, first, count) "
             f"WHERE key = ?{which} ORDER BY seed, trial",
             (key, *(() if seed is None else (seed,))),
         )
-        return [Trial(_outcome(text), s, run, (a, n), t) for text, s, run, a, n, t in rows]
+        return [
+            Trial(_outcome(text), s, (a, n), t, cpu, end, json.loads(on) | {"started": start})
+            for text, s, a, n, t, cpu, end, start, on in rows
+        ]
 
     def unfinished(self, key: str, limit: int, seed: int | None = None) -> list[Unfinished]:
         """Work in flight of the settings with this key, with what is needed to continue it."""
-        rows = self._db.execute(
-            "SELECT seed, first, count, done, note, seconds, tensors FROM state WHERE key = ? "
+        rows = self._rows(
+            "SELECT seed, first, count, done, note, seconds, cpu, tensors "
+            "FROM state LEFT JOIN effort USING (key, seed, first, count) WHERE key = ? "
             "ORDER BY seed, first",
             (key,),
-        ).fetchall()
+        )
         found = []
-        for own, first, count, done, note, seconds, tensors in rows:
+        for own, first, count, done, note, seconds, cpu, tensors in rows:
             if seed is not None and own != seed:
                 continue
-            state = None if tensors is None else load(tensors)
-            work = Work(own, first, count, limit, state)
-            ended = {t.outcome.trial for t in self.trials(key, own)}
+            work = Work(own, first, count, limit, None if tensors is None else load(tensors))
+            ended = self.ended(key, own)
             missing = tuple(t for t in work.trials if t not in ended)
-            found.append(Unfinished(work, missing, done, note, seconds))
+            # Of work that has just begun, nothing is lost; of older work, it was not recorded.
+            spent = Spent(seconds, cpu if cpu is not None or seconds else 0.0)
+            found.append(Unfinished(work, missing, done, note, spent))
         return found
 
     def experiments(self) -> dict[str, Experiment]:
         """Key -> every experiment that was begun, as it was then."""
-        rows = self._db.execute("SELECT key, record FROM experiment")
+        rows = self._rows("SELECT key, record FROM experiment")
         return {key: Experiment.from_record(json.loads(text)) for key, text in rows}
 
-    def environments(self, runs: Iterable[int]) -> list[dict[str, Any]]:
-        """When and on what these runs were made, the oldest first."""
-        found = []
-        for run in sorted(set(runs)):
-            started, text = self._db.execute(
-                "SELECT started, environment FROM run WHERE id = ?", (run,)
-            ).fetchone()
-            found.append(json.loads(text) | {"run": run, "started": started})
-        return found
+
+def _connected(path: Path, create: bool) -> sqlite3.Connection:
+    """The database, after a look at its version."""
+    if create:
+        db = sqlite3.connect(path, _PATIENCE, isolation_level=None)
+    else:
+        # Where no log is, nobody writes; then nothing beside the file needs to be made to read it.
+        quiet = "" if path.with_name(f"{path.name}-wal").exists() else "&immutable=1"
+        address = f"{path.absolute().as_uri()}?mode=ro{quiet}"
+        db = sqlite3.connect(address, _PATIENCE, isolation_level=None, uri=True)
+    try:
+        [[version]] = db.execute("PRAGMA user_version")
+        tables = {name for (name,) in db.execute("SELECT name FROM sqlite_master")}
+        if version != _VERSION and (tables or not create):
+            raise sqlite3.DatabaseError(f"its version is {version}, not {_VERSION}")
+        if create:
+            db.execute("PRAGMA journal_mode = WAL")
+            db.executescript(f"{_SCHEMA}; PRAGMA user_version = {_VERSION}")
+        elif "effort" not in tables:  # from before it was recorded
+            db.execute(f"CREATE TEMP TABLE {_EFFORT}")
+    except sqlite3.Error:
+        db.close()
+        raise
+    return db
 
 
 def commit() -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 import traceback
 from collections.abc import Callable, Iterator
@@ -10,8 +11,10 @@ from dataclasses import dataclass
 import torch
 from safetensors.torch import save
 
-from gatewise.lab.experiment import Experiment, Outcome, Progress, Work
+from gatewise.lab.experiment import Experiment, Outcome, Progress, Spent, Work
 from gatewise.lab.table import TRACKS
+
+_NOTHING = Spent()
 
 
 @dataclass(frozen=True)
@@ -20,7 +23,7 @@ class Job:
 
     experiment: Experiment
     work: Work
-    seconds: float = 0.0  # that went into it before an interruption
+    spent: Spent = _NOTHING  # what went into it before an interruption
 
 
 @dataclass(frozen=True)
@@ -29,7 +32,7 @@ class Update:
 
     done: float
     note: str
-    seconds: float
+    spent: Spent
     tensors: bytes | None
 
 
@@ -38,7 +41,7 @@ class Ended:
     """A trial has ended."""
 
     outcome: Outcome
-    seconds: float
+    spent: Spent
 
 
 @dataclass(frozen=True)
@@ -80,24 +83,30 @@ def perform(
 def _perform(
     job: Job, every: float, deadline: float | None, stopped: Callable[[], bool]
 ) -> Iterator[Message]:
-    start = kept = time.perf_counter()
+    begun, start = _cpu(), time.perf_counter()
+    kept = start
     missing = set(job.work.trials)
     for event in TRACKS[job.experiment.track].run(job.experiment.settings, job.work):
         now = time.perf_counter()
-        seconds = job.seconds + now - start
+        spent = job.spent + Spent(now - start, _cpu() - begun)
         if isinstance(event, Outcome):
             missing.discard(event.trial)
-            yield Ended(event, seconds)
+            yield Ended(event, spent)
             continue
         leave = stopped() or (deadline is not None and time.time() >= deadline)
         due = leave or now - kept >= every
-        yield Update(event.done, event.note, seconds, _tensors(event) if due else None)
+        yield Update(event.done, event.note, spent, _tensors(event) if due else None)
         if due:
             kept = time.perf_counter()
         if leave:
             return
     if missing and job.work.state is None:  # one that goes on may have given some before
         raise RuntimeError(f"the track {job.experiment.track} gave no outcome for {missing}")
+
+
+def _cpu() -> float:
+    """Processor seconds of this process, with all its threads, and of its children."""
+    return sum(os.times()[:4])
 
 
 def _tensors(progress: Progress) -> bytes | None:

@@ -12,54 +12,66 @@ import jinja2
 
 from gatewise.diagnostics import Flow
 from gatewise.lab.report import figures
-from gatewise.lab.report.rows import Row, by_track, counted, printed, share
-from gatewise.lab.report.text import environment_line
-from gatewise.lab.verdict import RULES, Verdict
+from gatewise.lab.report.chapters import chapters, machines, whole
+from gatewise.lab.report.opening import caption, clearest
+from gatewise.lab.report.pictures import svg
+from gatewise.lab.report.rows import SIGNS, Row, compared
+from gatewise.lab.report.words import duration, printed, stated, time
+from gatewise.lab.verdict import RULES
 
 
-def html(
-    found: Sequence[Row], environments: Sequence[dict[str, Any]], flows: Sequence[Flow] = ()
-) -> str:
+def html(found: Sequence[Row], flows: Sequence[Flow] = (), notes: Sequence[str] = ()) -> str:
     """The whole page.
 
     Args:
         found: from `rows`.
-        environments: what it was run on, from `Store.environments`.
         flows: gradient norms by lag, from `gatewise.diagnostics.study`.
+        notes: what a reader must know of the results besides.
     """
     environment = jinja2.Environment(
-        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+        loader=jinja2.FunctionLoader(_template),
     )
-    environment.filters |= {"printed": printed, "ours": _ours}
-    template = environment.from_string(
-        (files("gatewise.lab.report") / "page.html").read_text("utf-8")
-    )
-    return template.render(
-        tracks=by_track([r for r in found if r.begun]),
-        waiting=[r for r in found if not r.begun],
-        pictures={r.anchor: _pictures(r) for r in found if r.begun},
-        settings={r.anchor: _settings(r) for r in found if r.begun},
-        gradients=figures.gradients(flows) if flows else "",
-        rules=RULES.replace("**", ""),
-        environments=[environment_line(e) for e in environments],
-    )
-
-
-def _pictures(row: Row) -> dict[str, str]:
-    name, shown = row.experiment.name, row.activity
-    return {
-        "curves": figures.curves(row.summary.trials, name),
-        "activity": "" if shown is None else figures.activity(shown, name),
-        "label": "" if shown is None else shown.label,
+    environment.filters |= {
+        "printed": printed,
+        "stated": stated,
+        "duration": duration,
+        "compared": compared,
+        "time": time,
     }
+    environment.globals["signs"] = SIGNS
+    shown = chapters(found)
+    return environment.get_template("page.html").render(
+        chapters=shown,
+        others=[r for r in found if r.other and r.begun],
+        shown={r.anchor: _shown(r) for r in found if r.begun},
+        overview=_overview([r for c in shown[:1] for r in c.begun]),
+        clearest=clearest(r for c in shown for r in c.begun),
+        gradients=svg(figures.gradients(flows), "gradient norms") if flows else "",
+        rules=RULES,
+        machines=machines(found),
+        whole=whole(found),
+        notes=notes,
+    )
 
 
-def _settings(row: Row) -> str:
-    return json.dumps(asdict(row.experiment.settings), indent=1, ensure_ascii=False)
+def _template(name: str) -> str:
+    return (files("gatewise.lab.report") / name).read_text("utf-8")
 
 
-def _ours(verdict: Verdict) -> str:
-    """Our figure beside a published one."""
-    if verdict.ours is None:
-        return "–"
-    return (share if verdict.published.figure == "successes" else counted)(verdict.ours)
+def _overview(rows: Sequence[Row]) -> str:
+    return svg(figures.overview(rows), "sequences to success") if rows else ""
+
+
+def _shown(row: Row) -> dict[str, Any]:
+    """A row's pictures and settings."""
+    curves, activity = figures.curves(row.summary.trials), row.activity
+    return {
+        "curves": svg(curves, f"curves {row.anchor}") if curves else "",
+        "activity": svg(figures.activity(activity), f"activity {row.anchor}") if activity else "",
+        "caption": caption(activity) if activity else "",
+        "settings": json.dumps(asdict(row.experiment.settings), indent=1, ensure_ascii=False),
+    }

@@ -1,15 +1,19 @@
-"""One row per experiment, in words: the page and the Markdown table show the same ones."""
+"""One row per experiment, in words: the page and the Markdown tables show the same ones."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from gatewise.lab.experiment import Activity, Experiment, Published
-from gatewise.lab.statistics import Interval
-from gatewise.lab.store import Store, Unfinished
-from gatewise.lab.table import EXPERIMENTS, TRACKS
-from gatewise.lab.verdict import Summary, Verdict, verdicts
+from gatewise.lab.experiment import Activity, Experiment
+from gatewise.lab.parts import Part, part_of
+from gatewise.lab.report.words import counted, plain, printed, share
+from gatewise.lab.results import Results
+from gatewise.lab.store import Unfinished
+from gatewise.lab.table import EXPERIMENTS
+from gatewise.lab.verdict import CONFIRMED, REFUTED, UNDECIDED, Summary, Verdict, verdicts
+
+SIGNS = {CONFIRMED: "✓", REFUTED: "✗", UNDECIDED: "?"}
 
 
 @dataclass(frozen=True)
@@ -26,19 +30,32 @@ class Row:
         return self.summary.experiment
 
     @property
+    def name(self) -> str:
+        return self.experiment.name
+
+    @property
     def begun(self) -> bool:
         """Is there anything to show?"""
         return bool(self.summary.trials or self.unfinished)
 
     @property
-    def anchor(self) -> str:
-        """Its place in the page: of two experiments of one name, each has its own."""
-        return "".join(c if c.isalnum() else "-" for c in f"{self.experiment.name}-{self.key[:6]}")
+    def complete(self) -> bool:
+        """Have all trials ended?"""
+        return self.summary.complete
 
     @property
-    def track(self) -> str:
-        track = TRACKS.get(self.experiment.track)
-        return track.title if track else self.experiment.track
+    def other(self) -> bool:
+        """Was it run with other settings than those that its name stands for today?"""
+        return self.name in EXPERIMENTS and EXPERIMENTS[self.name].key != self.key
+
+    @property
+    def anchor(self) -> str:
+        """Its place in the page: of two experiments of one name, each has its own."""
+        return "".join(c if c.isalnum() else "-" for c in f"{self.name}-{self.key[:6]}")
+
+    @property
+    def part(self) -> Part:
+        return part_of(self.experiment)
 
     @property
     def command(self) -> str:
@@ -55,12 +72,16 @@ class Row:
             words.append(f"--seed {seeds[0]}")
         return " ".join(words)
 
+    # -- figures ---------------------------------------------------------------------------
+
+    def of(self, figure: str) -> list[Verdict]:
+        """What was published of one kind of figure."""
+        return [v for v in self.verdicts if v.published.figure == figure]
+
     @property
     def solved(self) -> str:
         s = self.summary
-        if s.rate is None:
-            return "–"
-        return f"{s.successes} of {len(s.trials)}"
+        return f"{s.successes} of {len(s.trials)}" if s.trials else "–"
 
     @property
     def rate(self) -> str:
@@ -80,8 +101,14 @@ class Row:
         return "; ".join([*flying, *([f"{left} not begun"] if left > 0 else [])])
 
     @property
+    def mean(self) -> str:
+        """Mean sequences to success."""
+        found = self.summary.sequences
+        return f"{sum(found) / len(found):,.0f}" if found else "–"
+
+    @property
     def sequences(self) -> str:
-        """Sequences to success: median, mean with interval, range."""
+        """Sequences to success: mean with interval, median, range."""
         found = self.summary.sequences
         if not found:
             return "–"
@@ -90,13 +117,17 @@ class Row:
         return f"{middle}; median {self.summary.median:,.0f}; {found[0]:,} … {found[-1]:,}"
 
     @property
-    def tested(self) -> str:
-        """Wrong test sequences of the networks that succeeded: mean and worst."""
+    def wrong(self) -> str:
+        """Mean number of wrong test sequences of the networks that succeeded."""
         wrong = self.summary.numbers("test_wrong", solved=True)
         count = self.summary.numbers("test_count")
-        if not wrong or not count:
-            return "–"
-        return f"{sum(wrong) / len(wrong):.3g} of {count[0]:,.0f}, at most {max(wrong):.0f}"
+        return f"{sum(wrong) / len(wrong):.3g} of {count[0]:,.0f}" if wrong and count else "–"
+
+    @property
+    def tested(self) -> str:
+        """The same, and the worst."""
+        wrong = self.summary.numbers("test_wrong", solved=True)
+        return self.wrong if self.wrong == "–" else f"{self.wrong}, at most {max(wrong):.0f}"
 
     @property
     def weights(self) -> str:
@@ -104,20 +135,14 @@ class Row:
         return " … ".join(f"{n:,.0f}" for n in {found[0]: 0, found[-1]: 0}) if found else "–"
 
     @property
-    def seconds(self) -> str:
-        return f"{self.summary.seconds:,.3g}" if self.summary.trials else "–"
-
-    @property
-    def figures(self) -> list[tuple[str, str]]:
+    def figures(self) -> Iterator[tuple[str, str]]:
         """Every further measurement: its name, and mean and range over the trials."""
         names = {n: 0 for t in self.summary.trials for n in t.outcome.numbers}
-        found = []
-        for name in names:
+        for name in (n for n in names if n not in ("weights", "test_wrong", "test_count")):
             values = self.summary.numbers(name)
             mean, low, high = sum(values) / len(values), min(values), max(values)
-            spread = "" if low == high else f" ({_plain(low)} … {_plain(high)})"
-            found.append((name.replace("_", " "), f"{_plain(mean)}{spread}"))
-        return found
+            spread = "" if low == high else f" ({plain(low)} … {plain(high)})"
+            yield name.replace("_", " "), f"{plain(mean)}{spread}"
 
     @property
     def activity(self) -> Activity | None:
@@ -126,48 +151,27 @@ class Row:
         return next((a for a in shown if a is not None), None)
 
 
-def rows(store: Store, experiments: Iterable[Experiment], others: bool = True) -> list[Row]:
-    """The given experiments, and with `others` all that the file of results knows besides."""
+def compared(v: Verdict) -> str:
+    """Our figure beside a published one."""
+    if v.ours is None:
+        return "–"
+    return (share if v.published.figure == "successes" else counted)(v.ours)
+
+
+def brief(v: Verdict) -> str:
+    """A published figure and the sign of its verdict."""
+    return f"{printed(v.published)} {SIGNS[v.word]}"
+
+
+def rows(results: Results, experiments: Iterable[Experiment], others: bool = True) -> list[Row]:
+    """The given experiments, and with `others` all that the files of results know besides."""
     listed = {e.key: e for e in experiments}
-    begun = store.experiments() if others else {}
-    return [_row(store, key, e) for key, e in (listed | begun | listed).items()]
+    begun = results.experiments() if others else {}
+    return [_row(results, key, e) for key, e in (listed | begun | listed).items()]
 
 
-def _row(store: Store, key: str, experiment: Experiment) -> Row:
-    trials = tuple(store.trials(key))
+def _row(results: Results, key: str, experiment: Experiment) -> Row:
+    trials = tuple(results.trials(key))
     summary = Summary(experiment, trials, experiment.trials)
-    return Row(
-        key, summary, tuple(verdicts(summary)), tuple(store.unfinished(key, experiment.limit))
-    )
-
-
-def by_track(found: Sequence[Row]) -> dict[str, list[Row]]:
-    """Track -> its rows, in the order they have."""
-    grouped: dict[str, list[Row]] = {}
-    for row in found:
-        grouped.setdefault(row.track, []).append(row)
-    return grouped
-
-
-def _plain(value: float) -> str:
-    return f"{value:,.0f}" if abs(value) >= 1000 or value == round(value) else f"{value:.4g}"
-
-
-def share(i: Interval) -> str:
-    """A rate in per cent."""
-    return f"{i.value:.0%} [{i.low:.0%}, {i.high:.0%}]"
-
-
-def counted(i: Interval) -> str:
-    """A mean number of sequences."""
-    return f"{i.value:,.0f} [{max(0.0, i.low):,.0f}, {i.high:,.0f}]"
-
-
-def printed(p: Published) -> str:
-    """A published figure."""
-    what = {
-        "successes": f"{p.value:g} of {p.trials}" if p.trials else "none",
-        "sequences": f"{p.value:,.0f} sequences",
-        "wrong": f"{p.value:g} wrong",
-    }[p.figure]
-    return f"{what}{f' ({p.note})' if p.note else ''}"
+    flying = tuple(results.unfinished(key, experiment.limit))
+    return Row(key, summary, tuple(verdicts(summary)), flying)
