@@ -6,6 +6,7 @@ import hashlib
 import io
 import re
 from collections import Counter
+from typing import Any
 from xml.etree import ElementTree
 from xml.etree.ElementTree import Element
 
@@ -24,7 +25,7 @@ def svg(figure: Figure, title: str) -> str:
     Its inner names are its own, so that several stand in one page.
     """
     out = io.StringIO()
-    with mpl.rc_context(LOOK | _SVG | {"svg.hashsalt": title}):
+    with mpl.rc_context({**LOOK, **_SVG, "svg.hashsalt": title}):
         figure.savefig(out, format="svg", metadata={"Date": None}, transparent=True)
     root = ElementTree.fromstring(out.getvalue().replace(INK, "currentColor"))
     _strip(root)
