@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from gatewise.models import Streams, Vocabulary, read_corpus
 from gatewise.models.corpus import IGNORED
+from gatewise.models.cuts import Cuts
 from gatewise.models.vocabulary import UNKNOWN
 
 SHAKESPEARE = Path(__file__).parents[1] / "../shared/data/tinyshakespeare/input.txt"
@@ -165,6 +166,44 @@ def test_every_prediction_is_made_exactly_once(tokens: int, batch: int, steps: i
     for column in columns:  # each stream is contiguous: a carried state is its true past
         live = column[column != IGNORED]
         assert torch.equal(live, torch.arange(live[0], live[0] + len(live)))
+
+
+@given(st.integers(2, 60), st.integers(1, 12), st.integers(1, 20))
+def test_streams_that_warm_up_score_every_token_once_too(
+    tokens: int, batch: int, warm: int
+) -> None:
+    streams = Streams(torch.arange(tokens), batch, tokens + warm, warm)
+    inputs, targets = streams.chunk(0)
+    scored = targets != IGNORED
+    assert sorted(targets[scored].tolist()) == list(range(1, tokens))
+    assert torch.equal(inputs[scored] + 1, targets[scored])
+    for column, live in zip(inputs.T, scored.T, strict=True):
+        first = int(live.int().argmax())
+        assert first == min(warm, int(column[first]))  # what was read before, where there is any
+        assert torch.equal(
+            column[: first + 1], torch.arange(int(column[0]), int(column[first]) + 1)
+        )
+
+
+@given(st.integers(1, 3000), st.integers(1, 80), st.floats(0.1, 20), st.integers(0, 99))
+def test_drawn_chunks_are_a_pass(length: int, steps: int, spread: float, seed: int) -> None:
+    cuts = Cuts(length, steps, spread, seed)
+    for epoch in (0, 1):
+        spans = [cuts.span(epoch, k) for k in range(len(cuts))]
+        assert all(s.stop > s.start for s in spans)
+        assert [s.start for s in spans] == [0, *(s.stop for s in spans[:-1])]
+        assert spans[-1].stop == length
+    again = Cuts(length, steps, spread, seed)
+    assert [again.span(1, k) for k in range(len(again))] == spans  # without the pass before
+
+
+def test_chunks_are_drawn_around_what_was_asked() -> None:
+    cuts = Cuts(1_000_000, 70, 5.0)
+    lengths = [cuts.share(cuts.span(3, k)) * 70 for k in range(len(cuts))]
+    long = [n for n in lengths if n > 52]
+    assert sum(n < 52 for n in lengths) / len(lengths) == pytest.approx(0.05, abs=0.008)  # 3 σ
+    assert sum(long) / len(long) == pytest.approx(70, abs=0.7)
+    assert Cuts(100, 70).share(slice(70, 100)) == 1.0
 
 
 @pytest.mark.skipif(not SHAKESPEARE.exists(), reason="../shared/data/tinyshakespeare is absent")

@@ -70,18 +70,24 @@ def test_a_text_that_is_too_short() -> None:
 def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     text = tmp_path / "a.txt"
     text.write_text("to be or not to be, that is the question\n" * 30)
-    for name in ("one", "two"):
+    for name, more in {"one": [], "two": ["--seed", "1"], "sampled": ["--set", "own=0.5"]}.items():
         out = ["--out", str(tmp_path / name), "--hidden", "8", "--steps", "3"]
-        assert run(["train", str(text), *out]) == 0
+        assert run(["train", str(text), *out, *more]) == 0
     capsys.readouterr()
     more = ["--judge", str(tmp_path / "two"), "--length", "20", "--rows", "2"]
+    more += ["--beside", str(tmp_path / "sampled")]
     plot = ["--plot", str(tmp_path / "drift.png")]
     assert run(["drift", str(tmp_path / "one"), str(text), *more, *plot, "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
-    assert len(found["own"]["perplexity"]) == len(found["steps"]) == 10
+    assert list(found) == ["one", "sampled"]
+    for drift in found.values():
+        assert len(drift["own"]["perplexity"]) == len(drift["steps"]) == 10
     assert (tmp_path / "drift.png").stat().st_size > 5000
     assert run(["drift", str(tmp_path / "one"), str(text), *more]) == 0
     lines = capsys.readouterr().out.splitlines()
-    columns = ["tokens", "perplexity", "(text)", "repetition", "(text)", "state norm", "(text)"]
-    assert re.split(r"  +", lines[0].strip()) == columns
-    assert len(lines) == 1 + 10
+    figures = ["perplexity", "(text)", "repetition", "(text)", "state norm", "(text)"]
+    assert re.split(r"  +", lines[0].strip()) == ["model", "tokens", *figures]
+    assert len(lines) == 1 + 2 * 10
+    again = ["--beside", str(tmp_path / "one")]
+    assert run(["drift", str(tmp_path / "one"), str(text), *more, *again]) == 2
+    assert "two folders are called one" in capsys.readouterr().err

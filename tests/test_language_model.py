@@ -44,8 +44,20 @@ def test_tied_weights_are_one_parameter() -> None:
     assert sum(p.shape == (9, 6) for p in model.parameters()) == 1
 
 
-def test_dropout_acts_in_training_only() -> None:
-    config = LanguageModelConfig(9, embedding_size=8, hidden_size=8, dropout=0.5)
+def test_tied_weights_of_another_size_are_reached_by_a_linear_map() -> None:
+    config = LanguageModelConfig(9, embedding_size=4, hidden_size=6, tied=True)
+    model = LanguageModel(config).eval()
+    assert model.head.weight is model.embedding.weight
+    assert model.projection is not None
+    tokens = torch.randint(9, (5, 3))
+    output, _ = model.recurrent(model.embedding(tokens))
+    expected = (output @ model.projection.weight.T) @ model.embedding.weight.T + model.head.bias
+    torch.testing.assert_close(model(tokens)[0], expected)
+
+
+@pytest.mark.parametrize("rate", LanguageModelConfig.dropouts)
+def test_dropout_acts_in_training_only(rate: str) -> None:
+    config = LanguageModelConfig(9, embedding_size=8, hidden_size=8, **{rate: 0.5})
     model, tokens = LanguageModel(config), torch.randint(9, (5, 3))
     assert not torch.equal(model(tokens)[0], model(tokens)[0])
     model.eval()
@@ -89,7 +101,9 @@ def test_configuration_survives_json() -> None:
         ({"num_layers": True}, "num_layers must be an int, got True"),
         ({"num_layers": 10**12}, "num_layers must be between 1 and"),
         ({"dropout": 1.0}, r"dropout must be at least 0 and below 1, got 1\.0"),
-        ({"tied": True}, "tied weights need embedding_size == hidden_size, got 128 and 256"),
+        ({"weight_dropout": 1.0}, r"weight_dropout must be at least 0 and below 1, got 1\.0"),
+        ({"num_layers": 1, "hidden_dropout": 0.1}, "hidden_dropout is between layers, num_layers"),
+        ({"weights": "int8"}, "weights must be full or bf16, got 'int8'"),
         ({"cell": 3}, "cell must be a name, got 3"),
         ({"surprise": 1}, "must have exactly"),
     ],

@@ -278,7 +278,13 @@ def test_one_record_may_be_named_by_a_string() -> None:
 
 # -- random masks ----------------------------------------------------------------------------
 
-RANDOM = {"dropout": 0.3, "zoneout": 0.3, "recurrent_dropout": 0.2, "input_dropout": 0.2}
+RANDOM = {
+    "dropout": 0.3,
+    "zoneout": 0.3,
+    "recurrent_dropout": 0.2,
+    "input_dropout": 0.2,
+    "weight_dropout": 0.2,
+}
 
 
 @pytest.mark.parametrize("cell", ["lstm", "gru", "lstm-1997-blocks", "lstm-layernorm"])
@@ -336,7 +342,8 @@ def test_layers_directions_and_kinds_have_masks_of_their_own(
     monkeypatch.setattr(masks, "uniform", spy)
     layer = make("lstm", "reference", layers=3, bidirectional=True, **RANDOM)
     layer(inputs(), seed=9)
-    assert len(seen) == 3 + 2 + 6  # inputs of layers, gaps between them, directions
+    # Inputs of layers, gaps between them; each direction's feedback and weights.
+    assert len(seen) == 3 + 2 + 2 * 6
     assert len(set(seen)) == len(seen)
 
 
@@ -352,6 +359,44 @@ def make_like(layer: gw.Recurrent) -> gw.Recurrent:
     plain = gw.Recurrent(layer.cell, I, H, layer.num_layers, dtype=torch.float64)
     plain.load_state_dict(layer.state_dict())
     return plain
+
+
+def test_each_layer_s_input_can_be_dropped_at_a_rate_of_its_own(executor: str) -> None:
+    layer = make("rnn", executor, layers=2, input_dropout=[0.0, 1.0])
+    x = inputs()
+    plain = make_like(layer)
+    torch.nn.init.zeros_(plain.weight_ih_l1)
+    same(layer(x)[0], plain(x)[0])
+    assert make("rnn", executor, layers=2, input_dropout=[0.0, 0.0]).input_dropout == 0.0
+    with pytest.raises(ValueError, match="input_dropout must have 2 numbers, one a layer"):
+        make("rnn", executor, layers=2, input_dropout=[0.5])
+    with pytest.raises(ValueError, match=r"input_dropout of layer 1 must be in \[0, 1\], got 2"):
+        make("rnn", executor, layers=2, input_dropout=[0.5, 2])
+
+
+@pytest.mark.parametrize("cell", ["lstm", "gru-reset-before", "lstm-1997-blocks"])
+def test_weight_dropout_drops_weights_and_their_gradient(cell: str, executor: str) -> None:
+    from gatewise.layers import masks
+
+    layer = make(cell, executor, layers=1, weight_dropout=0.5)
+    mask = masks.weight_mask(0.5, 3, masks.WEIGHTS, layer.weight_hh_l0)
+    plain = make_like(layer)
+    with torch.no_grad():
+        plain.weight_hh_l0.mul_(mask)
+    x = inputs()
+    found, expected = layer(x, seed=3)[0], plain(x)[0]
+    same(found, expected)
+    found.square().sum().backward()
+    expected.square().sum().backward()
+    same(layer.weight_hh_l0.grad, plain.weight_hh_l0.grad * mask)
+    same(layer.weight_ih_l0.grad, plain.weight_ih_l0.grad)
+    assert torch.equal(layer.weight_hh_l0.grad == 0, mask == 0)
+    same(layer.eval()(x)[0], make_like(layer)(x)[0])
+
+
+def test_weight_dropout_needs_recurrent_weights() -> None:
+    with pytest.raises(ValueError, match="weight_dropout drops recurrent weights, and MinGRU"):
+        gw.Recurrent("mingru", I, H, weight_dropout=0.5)
 
 
 def test_recurrent_dropout_of_one_leaves_no_recurrence(executor: str) -> None:

@@ -113,12 +113,30 @@ def test_with_scheduled_sampling_too(tmp_path: Path, text: Path) -> None:
     assert_same(tmp_path / "whole", tmp_path / "broken")
 
 
-def test_averaged_weights_are_the_mean_and_resume(tmp_path: Path, text: Path) -> None:
-    """A rate so large that the figure soon gets worse; the mean is counted by hand."""
-    how = Settings(
-        steps=40, batch=4, optimizer="sgd", learning_rate=30.0, decay=1.0, warmup=0,
-        evaluations=20, patience=20, average=1,
+def test_with_all_that_regularises_too(tmp_path: Path, text: Path) -> None:
+    """Awd: every kind of dropout, penalties, chunks of drawn lengths, averaging, tied sizes."""
+    options = LanguageOptions(
+        embedding_size=8, hidden_size=12, num_layers=2, tied=True, input_dropout=0.3,
+        hidden_dropout=0.2, output_dropout=0.3, weight_dropout=0.3, embedding_dropout=0.1,
+        ar=2.0, tar=1.0, chunk=16, chunk_spread=3.0,
     )  # fmt: skip
+    how = replace(AVERAGED, steps=30)
+    finish(begin(tmp_path / "whole", text, how, options))
+    finish(begin(tmp_path / "broken", text, how, options), 17)
+    finish(runs.resume(tmp_path / "broken", executor="reference"))
+    assert load_checkpoint(tmp_path / "whole").record["progress"]["averaging"]
+    assert_same(tmp_path / "whole", tmp_path / "broken")
+
+
+# A rate so large that the held-out figure soon gets worse.
+AVERAGED = Settings(
+    steps=40, batch=4, optimizer="sgd", learning_rate=30.0, decay=1.0, warmup=0,
+    evaluations=20, patience=20, average=1,
+)  # fmt: skip
+
+
+def test_averaged_weights_are_the_mean_and_resume(tmp_path: Path, text: Path) -> None:
+    how = AVERAGED
     run = begin(tmp_path / "whole", text, how)
     sums: dict[str, torch.Tensor] = {}
     count, began = 0, False

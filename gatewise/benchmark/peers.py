@@ -13,6 +13,7 @@ import torch
 from torch import nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
+from gatewise.benchmark import context
 from gatewise.benchmark.case import Case, Contest, Results, Timed
 from gatewise.cells import get_cell
 from gatewise.equations import trace
@@ -322,6 +323,7 @@ PEERS: dict[str, Callable[[Case], Contest]] = {
     "nn.LSTM step": layer_step,
     "nn.LSTMCell": cell_step,
     "nn.LSTM model": token_step,
+    context.PEER: context.contest,
     "onnxruntime": _libraries("onnxruntime"),
     "jax.lax.scan": _libraries("jax_scan"),
     "torchrecurrent": _libraries("torchrecurrent"),

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from gatewise.benchmark import context
 from gatewise.benchmark.growth import growth
 from gatewise.benchmark.report import Report, Row
 from gatewise.models.plots import new_figure, write_figure
@@ -32,8 +33,13 @@ _TICKS = (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500)
 def plot(report: Report, path: str | Path) -> None:
     """Ratios with quartiles on a logarithmic axis, targets marked, grouped by peer, as a PNG.
 
+    The suite `context` alone is drawn as `context.plot` does.
+
     Raises ValueError where nothing was measured.
     """
+    if {r.case.suite for r in report.rows} == {context.SUITE}:
+        context.plot(report, path)
+        return
     groups = _groups([r for r in report.rows if r.measured is not None])
     if not groups:
         raise ValueError("there is nothing to plot: no row was measured")

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from gatewise.benchmark import context
 from gatewise.benchmark.case import Case, Shape
 from gatewise.cells import REGISTRY
 
@@ -243,6 +244,7 @@ SUITES: dict[str, list[Case]] = {
     "resets": _each_work("resets", "split nn.LSTM", _RESETS, quick=(TINY,)),
     "cells": _cells(),
     "compile": _compile(),
+    context.SUITE: context.cases(),
     "lanes": _lanes(),
     "memory": _memory(),
     "replicas": _replicas(),

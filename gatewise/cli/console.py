@@ -130,17 +130,20 @@ def figures_table(found: Mapping[str, Mapping[str, float]]) -> Table:
     return table
 
 
-def drift_table(drift: Drift) -> Table:
-    """Each window's figures on the model's own output, and on real text in brackets."""
+def drift_table(drifts: dict[str, Drift]) -> Table:
+    """Each window's figures on a model's own output, and on real text in brackets."""
     table = Table(box=None, header_style="bold", pad_edge=False)
+    table.add_column("model")
     table.add_column("tokens", justify="right")
     names = ("perplexity", "repetition", "state_norm")
     for name in names:
         for title in (name.replace("_", " "), "(text)"):
             table.add_column(title, justify="right", no_wrap=True)
-    for k, step in enumerate(drift.steps):
-        cells = [f"{getattr(c, name)[k]:.3g}" for name in names for c in (drift.own, drift.text)]
-        table.add_row(str(step), *cells)
+    for model, drift in drifts.items():
+        sides = (drift.own, drift.text)
+        for k, step in enumerate(drift.steps):
+            cells = [f"{getattr(c, name)[k]:.3g}" for name in names for c in sides]
+            table.add_row("" if k else model, str(step), *cells)
     return table
 
 
@@ -154,7 +157,9 @@ def tasks_table(kinds: list[dict[str, Any]]) -> Table:
             "\n" + ", ".join(f"{n}={v}" for n, v in k[part].items())
             for part in ("options", "training")
         )
-        table.add_row(k["name"], Text.assemble(k["summary"], (options, "cyan"), (training, "dim")))
+        recipes = "".join(f"\n--recipe {n}: {r['source']}" for n, r in k["recipes"].items())
+        what = (k["summary"], (options, "cyan"), (training, "dim"), recipes)
+        table.add_row(k["name"], Text.assemble(*what))
     return table
 
 

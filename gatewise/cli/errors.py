@@ -19,6 +19,7 @@ OPTIONS = {
     "limit": "--limit",
     "engine": "--engine",
     "held_out": "--held-out",
+    "recipe": "--recipe",
 }
 
 

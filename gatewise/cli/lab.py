@@ -12,7 +12,7 @@ import typer
 from rich.live import Live
 from rich.table import Table
 
-from gatewise.cli import console
+from gatewise.cli import console, recall
 from gatewise.cli.common import CELL_HELP, JSON, cell_named
 from gatewise.cli.errors import checked
 
@@ -23,6 +23,8 @@ app = typer.Typer(
 
 _OUT = typer.Option(help="The file of results (SQLite); it is added to, never replaced.")
 _CELL = typer.Option(help=f"Another cell in place of the experiment's. {CELL_HELP}")
+
+app.command()(recall.distances)
 
 
 @app.command("list")

@@ -15,6 +15,7 @@ from gatewise.cli.errors import OPTIONS, BadInput, checked
 from gatewise.cli.repeats import train_all
 
 if TYPE_CHECKING:
+    from gatewise.models import Source
     from gatewise.models.repeats import Plan
     from gatewise.models.runs import Run
 
@@ -32,6 +33,12 @@ def train(
     ] = None,
     task: Annotated[
         str | None, typer.Option(help="One of `gatewise tasks`. Default: what the data is for.")
+    ] = None,
+    recipe: Annotated[
+        str | None,
+        typer.Option(
+            help="Published settings that `gatewise tasks` lists; other options override."
+        ),
     ] = None,
     held_out: Annotated[
         Path | None, typer.Option(help="Data to hold out. Default: a part of DATA.")
@@ -108,7 +115,7 @@ def train(
     Ctrl-C saves; --resume continues, also after a crash. Several processes share every batch:
     torchrun --nproc-per-node 2 -m gatewise train book.txt --out book
     """
-    from gatewise.models import processes, runs
+    from gatewise.models import Source, processes, runs
     from gatewise.models.repeats import load_repeats, repeated
 
     given = {
@@ -141,8 +148,8 @@ def train(
                 repeats = load_repeats(out)
                 if repeats is None and not runs.can_resume(out):
                     raise ValueError(f"nothing to resume: {out} holds no checkpoint")
-                fixed = {"task": task, "held_out": held_out, "test": test, "set": options}
-                fixed |= {"seeds": seeds, "folds": folds}
+                fixed = {"task": task, "recipe": recipe, "held_out": held_out, "test": test}
+                fixed |= {"set": options, "seeds": seeds, "folds": folds}
                 named = [*given, *(n for n, v in fixed.items() if v is not None)]
                 if named:
                     words = [OPTIONS.get(n, "--" + n.replace("_", "-")) for n in named]
@@ -160,7 +167,7 @@ def train(
                 set_threads(threads)
                 made = cell_named(cell)
                 given |= {} if cell is None else {"cell": cell}
-                chosen = _choose(task, path, held_out, test, given, options or [])
+                chosen = _choose(task, recipe, Source(path, held_out), test, given, options or [])
                 repeats = repeated(chosen, seeds, folds)
                 if repeats is None:
                     run = chosen.begin(out, made, executor)
@@ -173,21 +180,25 @@ def train(
 
 def _choose(
     task: str | None,
-    path: Path | None,
-    held_out: Path | None,
+    recipe: str | None,
+    source: Source,
     test: Path | None,
     given: dict[str, Any],
     words: list[str],
 ) -> Plan:
     """What to train: what was given goes to the settings or to the kind's own options."""
-    from gatewise.models import Settings, Source
+    from gatewise.models import Settings
     from gatewise.models.kinds import find_kind, guess_kind
+    from gatewise.models.recipes import find_recipe
     from gatewise.models.repeats import Plan
     from gatewise.models.task import options_from
 
     if test is not None and not test.exists():
         raise FileNotFoundError(f"no file or folder {test}")
-    kind = find_kind(task or guess_kind(path))
+    published = None if recipe is None else find_recipe(recipe)
+    kind = find_kind(task or (published.kind if published else guess_kind(source.path)))
+    if published and published.kind != kind.kind:
+        raise ValueError(f"recipe {recipe} is for the task {published.kind}, not for {kind.kind}")
     types = get_type_hints(Settings) | get_type_hints(kind.Options)
     given = given | parse(types, words)
     for name in given:
@@ -196,22 +207,17 @@ def _choose(
             raise ValueError(
                 f"{option} is not an option of the task {kind.kind}, which has: {', '.join(types)}"
             )
-    shared = {f.name for f in fields(Settings)}
-    settings = {n: v for n, v in given.items() if n in shared}
-    own = {n: v for n, v in given.items() if n not in shared}
     length = ("steps", "epochs", "minutes")
-    defaults = kind.defaults
-    if any(n in settings for n in length):
+    defaults = {**kind.defaults, **(published.values if published else {})}
+    if any(n in given for n in length):
         defaults = {n: v for n, v in defaults.items() if n not in length}
     elif not any(n in defaults for n in length):
-        defaults = {**defaults, "minutes": _MINUTES}
-    return Plan(
-        kind.kind,
-        Source(path, held_out),
-        test,
-        options_from(kind.Options, own),
-        Settings(**{**defaults, **settings}),
-    )
+        defaults["minutes"] = _MINUTES
+    chosen = defaults | given
+    shared = {f.name for f in fields(Settings)}
+    settings = Settings(**{n: v for n, v in chosen.items() if n in shared})
+    options = options_from(kind.Options, {n: v for n, v in chosen.items() if n not in shared})
+    return Plan(kind.kind, source, test, options, settings)
 
 
 def parse(types: dict[str, Any], words: list[str]) -> dict[str, Any]:
@@ -404,6 +410,10 @@ def drift(
     directory: Annotated[Path, _DIRECTORY],
     data: Annotated[Path, typer.Argument(metavar="DATA", help="A text it has not seen.")],
     judge: Annotated[Path, typer.Option(help="Folder of another model of the same tokens.")],
+    beside: Annotated[
+        list[Path] | None,
+        typer.Option(help="Folder of a further model to measure, trained in another way, say."),
+    ] = None,
     length: Annotated[int, typer.Option(help="Tokens it continues each piece by.")] = 1000,
     rows: Annotated[int, typer.Option(help="Pieces of the text.")] = 16,
     temperature: Annotated[float, typer.Option(help="Below 1: more likely text.")] = 1.0,
@@ -412,9 +422,9 @@ def drift(
     plot: Annotated[Path | None, typer.Option(help="Write a picture (PNG) there.")] = None,
     as_json: Annotated[bool, JSON] = False,
 ) -> None:
-    """Measure a language model that reads its own output, beside the same model on real text.
+    """Measure language models that read their own output, beside the same models on real text.
 
-    Example: gatewise drift book another.txt --judge book2 --plot drift.png
+    Example: gatewise drift book another.txt --judge book2 --beside sampled --plot drift.png
     """
     from gatewise.models import Sampling, load_language_model
     from gatewise.models.drift import measure_drift
@@ -423,27 +433,36 @@ def drift(
 
     with checked():
         how = Sampling(temperature, greedy=greedy)
-        model, vocabulary, _ = load_language_model(directory)
-        other, known, _ = load_language_model(judge)
-        if known != vocabulary:
-            raise ValueError(f"judge {judge} has another vocabulary than {directory}")
+        other, vocabulary, _ = load_language_model(judge)
+        models = {}
+        for folder in (directory, *(beside or [])):
+            if folder.resolve().name in models:
+                raise ValueError(f"beside {folder}: two folders are called {folder.resolve().name}")
+            model, known, _ = load_language_model(folder)
+            if known != vocabulary:
+                raise ValueError(f"judge {judge} has another vocabulary than {folder}")
+            models[folder.resolve().name] = model
         tokens = vocabulary.encode("\n".join(read_lines(data)))
-        found = measure_drift(model, other, tokens, length, rows, how, seed, forbidden=(0,))
+        found = {
+            name: measure_drift(model, other, tokens, length, rows, how, seed, forbidden=(0,))
+            for name, model in models.items()
+        }
         if plot is not None:
-            plot_drift(found, plot, f"{directory.name}, continuing {data.name}")
+            plot_drift(found, plot, f"Continuing {data.name}, judged by {judge.resolve().name}")
     if as_json:
-        print(json.dumps(found.to_json()))
+        print(json.dumps({name: drift.to_json() for name, drift in found.items()}))
     else:
         console.output.print(console.drift_table(found))
 
 
 def tasks(as_json: Annotated[bool, JSON] = False) -> None:
-    """List the tasks that `gatewise train` knows, with their options and defaults.
+    """List the tasks that `gatewise train` knows, with their options, defaults and recipes.
 
     Example: gatewise tasks
     """
     from gatewise.models import Settings
     from gatewise.models.kinds import KINDS, find_kind
+    from gatewise.models.recipes import RECIPES
 
     rows = []
     shared = {f.name: f.default for f in fields(Settings)}
@@ -456,6 +475,11 @@ def tasks(as_json: Annotated[bool, JSON] = False) -> None:
                 "summary": kind.summary,
                 "options": own,
                 "training": shared | kind.defaults,
+                "recipes": {
+                    n: {"source": r.source, "values": dict(r.values)}
+                    for n, r in RECIPES.items()
+                    if r.kind == name
+                },
             }
         )
     if as_json:

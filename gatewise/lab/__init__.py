@@ -1,6 +1,6 @@
 """The lab: experiments as data, run in trials, kept, and reported beside published figures."""
 
-from gatewise.lab import ablations, claims, faithful, modern, paper1997
+from gatewise.lab import ablations, claims, faithful, modern, paper1997, recall
 from gatewise.lab.experiment import (
     Activity,
     Experiment,
@@ -19,6 +19,7 @@ from gatewise.lab.table import EXPERIMENTS, TRACKS, add, check, select
 add(faithful.TRACK, (*paper1997.EXPERIMENTS, *ablations.EXPERIMENTS))
 add(claims.TRACK, claims.EXPERIMENTS)
 add(modern.TRACK, modern.EXPERIMENTS)
+add(recall.TRACK, recall.EXPERIMENTS)
 
 __all__ = [
     "EXPERIMENTS",

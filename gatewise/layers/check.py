@@ -50,6 +50,16 @@ def probability(name: str, value: Any) -> float:
     return float(value)
 
 
+def per_layer(name: str, value: Any, num_layers: int) -> float | tuple[float, ...]:
+    """`value` as a float in [0, 1], or as one for each layer; 0.0 where all of them are."""
+    if not isinstance(value, Sequence) or isinstance(value, str):
+        return probability(name, value)
+    if len(value) != num_layers:
+        raise ValueError(f"{name} must have {num_layers} numbers, one a layer, got {value!r}")
+    rates = tuple(probability(f"{name} of layer {k}", p) for k, p in enumerate(value))
+    return rates if any(rates) else 0.0
+
+
 def one_of(name: str, value: Any, allowed: Iterable[str]) -> str:
     """`value` if it is one of `allowed`."""
     allowed = tuple(allowed)

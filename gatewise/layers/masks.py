@@ -14,6 +14,7 @@ from gatewise.executors.counter import uniform
 BETWEEN_LAYERS = 1 << 28
 LAYER_INPUT = 2 << 28
 RECURRENT = 3 << 28
+WEIGHTS = 4 << 28
 
 
 Seed = int | tuple[int, ...]  # one for all rows, or one for each replica
@@ -22,6 +23,12 @@ Seed = int | tuple[int, ...]  # one for all rows, or one for each replica
 def fresh_seed() -> int:
     """A seed from torch's default generator: torch.manual_seed repeats it."""
     return int(torch.randint(0, 2**62, ()).item())
+
+
+def weight_mask(p: float, seed: Seed, stream: int, weight: torch.Tensor) -> torch.Tensor:
+    """`dropout_mask` for the entries of a matrix [R, N], or of each replica's [replicas, R, N]."""
+    rows = weight.unsqueeze(-3)  # a mask of one step, the rows in place of a batch's
+    return dropout_mask(p, seed, stream, range(1), rows, weight.shape[-1]).squeeze(-3)
 
 
 def dropout_mask(

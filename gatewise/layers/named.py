@@ -25,7 +25,8 @@ class Options(TypedDict, total=False):
     strict: bool
     zoneout: float | Mapping[str, float]
     recurrent_dropout: float
-    input_dropout: float
+    input_dropout: float | Sequence[float]
+    weight_dropout: float
     residual: bool
     layer_norm: bool
     checkpoint: bool | int

@@ -49,7 +49,9 @@ class Recurrent(nn.Module):
             every state but fed-back gates, or a dict by state name.
         recurrent_dropout: probability of dropping a fed-back unit, with one mask for all steps
             of a sequence (Gal & Ghahramani, 2016).
-        input_dropout: the same for each layer's input.
+        input_dropout: the same for each layer's input; or a probability for each layer.
+        weight_dropout: probability of dropping each entry of `weight_hh`, with one mask for a
+            whole call (Wan et al., 2013; on recurrent weights, Merity et al., 2017).
         residual: adds a layer's input to its output, from the second layer on.
         layer_norm: a `torch.nn.LayerNorm` between layers.
         checkpoint: training keeps the states between chunks of time alone and runs each chunk
@@ -71,8 +73,8 @@ class Recurrent(nn.Module):
     Under autocast the layer computes in its parameters' dtype: inputs and states are cast to
     it and autocast is off inside.
 
-    Sources: zoneout, Krueger et al. 2016; variational dropout, Gal & Ghahramani 2016;
-    checkpoints, Chen et al. 2016.
+    Sources: zoneout, Krueger et al. 2016; variational dropout, Gal & Ghahramani 2016; dropped
+    weights, Merity, Keskar & Socher 2017; checkpoints, Chen et al. 2016.
 
     >>> import torch
     >>> import gatewise as gw
@@ -111,7 +113,8 @@ class Recurrent(nn.Module):
         strict: bool = False,
         zoneout: float | Mapping[str, float] = 0.0,
         recurrent_dropout: float = 0.0,
-        input_dropout: float = 0.0,
+        input_dropout: float | Sequence[float] = 0.0,
+        weight_dropout: float = 0.0,
         residual: bool = False,
         layer_norm: bool = False,
         checkpoint: bool | int = False,
@@ -133,7 +136,8 @@ class Recurrent(nn.Module):
         self.strict = check.flag("strict", strict)
         self.zoneout = check.zoneout(zoneout, self.cell)
         self.recurrent_dropout = check.probability("recurrent_dropout", recurrent_dropout)
-        self.input_dropout = check.probability("input_dropout", input_dropout)
+        self.input_dropout = check.per_layer("input_dropout", input_dropout, num_layers)
+        self.weight_dropout = check.probability("weight_dropout", weight_dropout)
         self.residual = check.flag("residual", residual)
         self.layer_norm = check.flag("layer_norm", layer_norm)
         self.checkpoint = check.chunk("checkpoint", checkpoint)
@@ -141,6 +145,10 @@ class Recurrent(nn.Module):
         self.init = init
 
         self._plan = self._make_plan()
+        if self.weight_dropout and not self._plan[0][0].layout.trace.feedback:
+            raise ValueError(
+                f"weight_dropout drops recurrent weights, and {self.mode} has none; leave it at 0"
+            )
         factory: dict[str, Any] = {"device": device, "dtype": check.floating(dtype)}
         for d in self.directions:
             shapes = d.layout.shapes()
@@ -379,6 +387,7 @@ class Recurrent(nn.Module):
             self.zoneout
             or self.recurrent_dropout
             or self.input_dropout
+            or self.weight_dropout
             or (self.dropout and self.num_layers > 1)
         )
 
@@ -413,6 +422,7 @@ class Recurrent(nn.Module):
         ("zoneout", {}),
         ("recurrent_dropout", 0.0),
         ("input_dropout", 0.0),
+        ("weight_dropout", 0.0),
         ("residual", False),
         ("layer_norm", False),
         ("checkpoint", False),

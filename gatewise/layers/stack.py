@@ -93,11 +93,9 @@ def run(
         if level:
             x = _between(layer, level, x, call)
         fed = x
-        if layer.input_dropout and layer.training:
+        if layer.training and (rate := _input_dropout(layer, level)):
             stream = masks.LAYER_INPUT + level
-            fed = x * masks.dropout_mask(
-                layer.input_dropout, call.seed, stream, range(1), x, x.shape[-1]
-            )
+            fed = x * masks.dropout_mask(rate, call.seed, stream, range(1), x, x.shape[-1])
         found = []
         for d in directions:
             request = _request(layer, d, fed, call)
@@ -111,6 +109,11 @@ def run(
         x = x + y if layer.residual and level else y
         results += found
     return x, results
+
+
+def _input_dropout(layer: Recurrent, level: int) -> float:
+    rates = layer.input_dropout
+    return rates[level] if isinstance(rates, tuple) else rates
 
 
 def _between(layer: Recurrent, level: int, x: torch.Tensor, call: Call) -> torch.Tensor:
@@ -139,6 +142,10 @@ def _request(layer: Recurrent, d: Direction, x: torch.Tensor, call: Call) -> Req
     layout, batch = d.layout, call.batch
     tensors = layer.weights_of(d)
     check.weights(tensors, d.shapes, call.batch.x, layer.replicas)
+    if layer.weight_dropout and layer.training:
+        whole, stream = tensors["weight_hh"], masks.WEIGHTS + d.index
+        mask = masks.weight_mask(layer.weight_dropout, call.seed, stream, whole)
+        tensors["weight_hh"] = whole * mask
     weights = layout.weights(tensors)
     resets = batch.resets
     if resets is not None and d.reverse:

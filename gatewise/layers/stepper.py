@@ -5,6 +5,7 @@ Shapes: B = batch, I = input size, O = output size, L = layers, N = size of a st
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -29,7 +30,7 @@ class Stepper:
     checkpoint) are noticed and packed again; after writing to `parameter.data` directly or by an
     optimiser with `fused=True`, which PyTorch does not count as changes, call `refresh()`.
 
-    With a `head`, a linear map of the output, steps give what the head makes of it.
+    With `heads`, linear maps on top of each other, steps give what these make of the output.
 
     Raises ValueError for a bidirectional layer, which needs the future.
 
@@ -44,7 +45,11 @@ class Stepper:
     """
 
     def __init__(
-        self, layer: Recurrent, batch: int = 1, threads: int = 1, head: nn.Linear | None = None
+        self,
+        layer: Recurrent,
+        batch: int = 1,
+        threads: int = 1,
+        heads: Sequence[nn.Linear] = (),
     ) -> None:
         if layer.bidirectional:
             raise ValueError("a stream cannot be bidirectional: the reverse direction starts last")
@@ -54,8 +59,8 @@ class Stepper:
             raise ValueError(f"batch must be at least 1, got {batch!r}")
         if not isinstance(threads, int) or threads < 1:
             raise ValueError(f"threads must be at least 1, got {threads!r}")
-        self.layer, self.batch, self.head = layer, batch, head
-        self._parameters = [*layer.parameters(), *(head.parameters() if head else ())]
+        self.layer, self.batch, self.heads = layer, batch, tuple(heads)
+        self._parameters = [p for m in (layer, *heads) for p in m.parameters()]
         like = self._parameters[0]
         self._dtype, self._device, self._like = like.dtype, like.device, like
         self._shape = (batch, layer.input_size)
@@ -73,7 +78,7 @@ class Stepper:
     # -- running -------------------------------------------------------------------------
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
-        """The next step: x [B, I] to the last layer's output [B, O], or the head's.
+        """The next step: x [B, I] to the last layer's output [B, O], or the last head's.
 
         With batch 1 also [I] to [O]. Raises ValueError or TypeError for a wrong shape, dtype or
         device, RuntimeError where a gradient would be expected.
@@ -109,7 +114,9 @@ class Stepper:
                 sequence = x.unsqueeze(1 if layer.batch_first else 0)
                 y, self._state = layer(sequence, self._state)
                 y = y.squeeze(1 if layer.batch_first else 0)
-                return y if self.head is None else self.head(y)
+                for head in self.heads:
+                    y = head(y)
+                return y
         finally:
             layer.train(training)
 
@@ -127,7 +134,7 @@ class Stepper:
         if self._stack is None:
             held = read_state(self._state, self._names)
             return self._in_user_form({n: t.clone() for n, t in held.items()})
-        pairs = list(zip(self._layouts, self._stack.states(), strict=False))  # less the head
+        pairs = list(zip(self._layouts, self._stack.states(), strict=False))  # less the heads
         return self._in_user_form(
             {n: torch.stack([o.compact(n, held[n]) for o, held in pairs]) for n in self._names}
         )
@@ -178,9 +185,7 @@ class Stepper:
             tensors = self.layer.weights_of(d)
             check.weights(tensors, d.shapes, self._like)
             found.append((d.layout.trace, d.layout.weights(tensors), self.layer.weights))
-        if self.head is not None:
-            found.append(linear(self.head.weight, self.head.bias))
-        return found
+        return [*found, *(linear(head.weight, head.bias) for head in self.heads)]
 
     def _read_versions(self) -> list[int]:
         return [p._version for p in self._parameters]

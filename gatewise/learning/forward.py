@@ -110,7 +110,8 @@ def _start(layer: Recurrent, batch: int, state: Any) -> tuple[Layout, dict[str, 
             "derivatives are carried forward through a single layer of one direction, got "
             f"num_layers={layer.num_layers}, bidirectional={layer.bidirectional}"
         )
-    if layer.training and (layer.zoneout or layer.recurrent_dropout or layer.input_dropout):
+    dropped = layer.recurrent_dropout or layer.input_dropout or layer.weight_dropout
+    if layer.training and (layer.zoneout or dropped):
         raise ValueError("derivatives are carried forward without dropout and zoneout")
     if layer.weights != "full":
         raise ValueError(

@@ -102,7 +102,7 @@ class AnomalyDetector:
         self._optimizer = torch.optim.Adam(
             self._parameters, config.learning_rate, betas=(0.9, 0.99), fused=True
         )
-        self._stepper = Stepper(self.layer, head=self.head)
+        self._stepper = Stepper(self.layer, heads=(self.head,))
         self._random = np.random.default_rng(config.seed)
         self.time: datetime | None = None  # of the latest value
         self._scale, self._last = Scale(), 0.0

@@ -207,14 +207,16 @@ class Streams:
 
     Stream b reads a contiguous piece of the text; its first prediction follows the last one
     of stream b-1, and the state is carried from chunk to chunk, so nothing is lost at a
-    border. Where pieces differ in length by one, the shorter ends in an ignored target.
+    border. With `warm`, each stream but the first reads so many tokens before its piece, with
+    ignored targets: a state to begin with. Where streams differ in length, the shorter ends in
+    ignored targets.
 
     >>> streams = Streams(torch.arange(9), batch=2, steps=3)
     >>> [(x.T.tolist(), y.T.tolist()) for x, y in streams.chunks()]
     [([[0, 1, 2], [4, 5, 6]], [[1, 2, 3], [5, 6, 7]]), ([[3], [7]], [[4], [8]])]
     """
 
-    def __init__(self, ids: torch.Tensor, batch: int, steps: int) -> None:
+    def __init__(self, ids: torch.Tensor, batch: int, steps: int, warm: int = 0) -> None:
         if batch < 1 or steps < 1:
             raise ValueError(f"batch and steps must be positive, got {batch} and {steps}")
         if len(ids) < 2:
@@ -223,16 +225,22 @@ class Streams:
         batch = min(batch, predictions)  # a short text has fewer streams, none of them empty
         self.steps = steps
         bounds = [predictions * b // batch for b in range(batch + 1)]
-        longest = max(e - s for s, e in pairwise(bounds))
+        firsts = [max(0, s - warm) for s in bounds[:-1]]
+        longest = max(e - f for f, e in zip(firsts, bounds[1:], strict=True))
         self._inputs = ids.new_zeros(longest, batch)  # [N/B, B]
         self._targets = ids.new_full((longest, batch), IGNORED)
-        for b, (start, end) in enumerate(pairwise(bounds)):
-            self._inputs[: end - start, b] = ids[start:end]
-            self._targets[: end - start, b] = ids[start + 1 : end + 1]
+        for b, (first, (start, end)) in enumerate(zip(firsts, pairwise(bounds), strict=True)):
+            self._inputs[: end - first, b] = ids[first:end]
+            self._targets[start - first : end - first, b] = ids[start + 1 : end + 1]
 
     def __len__(self) -> int:
-        """Chunks in one pass over the text."""
+        """Chunks of T in one pass over the text."""
         return -(-len(self._inputs) // self.steps)
+
+    @property
+    def length(self) -> int:
+        """Steps of one pass over the text."""
+        return len(self._inputs)
 
     @property
     def batch(self) -> int:
@@ -240,7 +248,10 @@ class Streams:
 
     def chunk(self, k: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Inputs and targets [T, B] of chunk `k`; the last chunk of a pass may be shorter."""
-        span = slice(k * self.steps, (k + 1) * self.steps)
+        return self.steps_of(slice(k * self.steps, (k + 1) * self.steps))
+
+    def steps_of(self, span: slice) -> tuple[torch.Tensor, torch.Tensor]:
+        """Inputs and targets [T, B] of a span of steps."""
         return self._inputs[span], self._targets[span]
 
     def chunks(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from gatewise.models import processes
 from gatewise.models.checkpoint import Checkpoint
 from gatewise.models.corpus import Corpus
 from gatewise.models.language_model import LanguageModel, LanguageModelConfig
+from gatewise.models.regularise import activation_penalty, change_penalty
 from gatewise.models.saved import load
 from gatewise.models.settings import Settings
 from gatewise.models.task import Source, named_cell
@@ -37,16 +39,28 @@ class LanguageOptions:
     num_layers: int = 1
     dropout: float = 0.0
     tied: bool = False
-    input_dropout: float = 0.0  # variational: one mask for a chunk
-    recurrent_dropout: float = 0.0  # the same
+    input_dropout: float = 0.0  # one mask for a chunk, as all below; of what the first layer reads
+    hidden_dropout: float = 0.0  # between layers
+    output_dropout: float = 0.0  # of what the last layer says
+    recurrent_dropout: float = 0.0  # of fed-back units
+    weight_dropout: float = 0.0  # of recurrent weights
+    embedding_dropout: float = 0.0  # of whole words
     init_range: float | None = None
+    weights: str = "full"  # or bf16: how products read them
+    ar: float = 0.0  # penalty on the mean square of what the last layer says, after dropout
+    tar: float = 0.0  # on that of its change from step to step, before dropout
     chunk: int = 64  # steps of truncated BPTT
+    chunk_spread: float = 0.0  # their standard deviation, drawn anew for each pass
     restart: float = 0.05  # probability that a stream begins a chunk with an empty state
     own: float = 0.0  # scheduled sampling: probability of reading an own draw
 
     def __post_init__(self) -> None:
         if isinstance(self.chunk, bool) or not isinstance(self.chunk, int) or self.chunk < 1:
             raise ValueError(f"chunk must be positive, got {self.chunk!r}")
+        for name in ("ar", "tar", "chunk_spread"):
+            value = getattr(self, name)
+            if not isinstance(value, int | float) or not 0 <= value < math.inf:
+                raise ValueError(f"{name} must not be negative, got {value!r}")
         for name in ("restart", "own"):
             value = getattr(self, name)
             if not isinstance(value, int | float) or not 0 <= value <= 1:
@@ -93,8 +107,8 @@ class LanguageTask(TextTask[LanguagePredictor]):
         options: LanguageOptions,
         settings: Settings,
     ) -> None:
-        super().__init__(predictor, corpus, settings, options.chunk, options.own)
-        self.options = options
+        o = self.options = options
+        super().__init__(predictor, corpus, settings, o.chunk, o.own, o.chunk_spread)
 
     @classmethod
     def begin(
@@ -125,6 +139,16 @@ class LanguageTask(TextTask[LanguagePredictor]):
         drawn = torch.rand(self._streams.batch)  # of all streams, in every process
         kept = processes.share_rows(drawn, 0) >= self.options.restart  # [B]
         return mapped(lambda s: s * kept.to(s.dtype)[:, None], state)  # [L, B, H]
+
+    def penalty(self, output: torch.Tensor, dropped: torch.Tensor) -> torch.Tensor | float:
+        """AR and TAR; see `regularise`."""
+        o = self.options
+        found: torch.Tensor | float = 0.0
+        if o.ar:
+            found = found + o.ar * activation_penalty(dropped)
+        if o.tar:
+            found = found + o.tar * change_penalty(output)
+        return found
 
     def title(self) -> str:
         return f"{self.name} ({self._size()})"

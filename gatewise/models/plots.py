@@ -21,6 +21,7 @@ from gatewise.models.drift import Drift
 _VISIBLE = {"\n": "↵", " ": "·", "\t": "→", "\r": "←"}
 _UNITS = 20  # rows of a panel: more cannot be told apart
 _DPI = 130
+_COLOURS = ("#c0392b", "#1f5fa8", "#2a7f62", "#8e44ad", "#7a8896")
 
 
 def plot_learning_curve(
@@ -124,25 +125,29 @@ def plot_attention(
     write_figure(figure, path)
 
 
-def plot_drift(drift: Drift, path: str | Path, title: str) -> None:
-    """Perplexity under the judge, repetition and state norm by step, own output beside text."""
+def plot_drift(drifts: Mapping[str, Drift], path: str | Path, title: str) -> None:
+    """Perplexity under the judge, repetition and state norm by step, for each model by name.
+
+    Solid where it reads its own output, dashed on real text.
+    """
     panels = {
         "perplexity": "perplexity under the judge",
         "repetition": "repeated 4-grams",
         "state_norm": "state, root mean square",
     }
-    figure = new_figure(11.0, 3.6)
+    figure = new_figure(11.0, 4.0)
     for axes, (name, label) in zip(figure.subplots(1, len(panels)), panels.items(), strict=True):
-        for course, colour, told in (
-            (drift.own, "#c0392b", "reading its own output"),
-            (drift.text, "#1f5fa8", "reading real text"),
-        ):
-            axes.plot(drift.steps, getattr(course, name), "o-", color=colour, ms=4, label=told)
+        for k, (model, drift) in enumerate(drifts.items()):
+            colour = _COLOURS[k % len(_COLOURS)]
+            own, text = getattr(drift.own, name), getattr(drift.text, name)
+            axes.plot(drift.steps, own, "o-", color=colour, ms=4, label=f"{model}, own output")
+            axes.plot(drift.steps, text, "--", color=colour, lw=1.2, label=f"{model}, real text")
         axes.set(xlabel="tokens after the prompt", title=label)
         axes.set_ylim(bottom=0)
         axes.grid(alpha=0.25)
         axes.spines[["top", "right"]].set_visible(False)
-    figure.axes[0].legend(frameon=False)
+    handles, labels = figure.axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False)
     figure.suptitle(title)
     write_figure(figure, path)
 

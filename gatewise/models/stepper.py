@@ -5,6 +5,7 @@ Shapes: B = batch, V = vocabulary, N = size of a state, L = layers.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -17,7 +18,7 @@ from gatewise.layers.stepper import Stepper
 class TokenStepper:
     """A language model that is fed one token after another and remembers its state.
 
-    logits_t, state = model(token_t, state) in evaluation mode, with the layers and the head run
+    logits_t, state = model(token_t, state) in evaluation mode, with the layers and the heads run
     in one call of the kernel, their weights kept packed; see `gatewise.layers.Stepper`. Made by
     `LanguageModel.stream`.
 
@@ -34,13 +35,13 @@ class TokenStepper:
         self,
         embedding: nn.Embedding,
         recurrent: Recurrent,
-        head: nn.Linear,
+        heads: Sequence[nn.Linear],
         batch: int = 1,
         threads: int = 1,
     ) -> None:
         self._embedding = embedding
         self._table = embedding.weight.detach().contiguous()  # [V, E]: the parameter's memory
-        self._stepper = Stepper(recurrent, batch, threads, head)
+        self._stepper = Stepper(recurrent, batch, threads, heads)
         self.batch = batch
 
     def __call__(self, token: int | torch.Tensor) -> torch.Tensor:
@@ -79,6 +80,12 @@ class TokenStepper:
     @state.setter
     def state(self, given: Any) -> None:
         self._stepper.state = given
+
+    @property
+    def state_bytes(self) -> int:
+        """What the steps to come need, however many were read."""
+        state = self._stepper.state
+        return sum(t.nbytes for t in ((state,) if isinstance(state, torch.Tensor) else state))
 
     def reset(self, rows: torch.Tensor | None = None) -> None:
         """Zero the state: of all rows, or of those that `rows` (bool [B]) marks."""

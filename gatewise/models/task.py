@@ -30,11 +30,14 @@ class Loss:
     """The loss of one batch, summed, with the number of things it is summed over.
 
     Apart, so that batches of unequal size, and parts of a batch in several processes, have
-    their exact mean.
+    their exact mean. The `penalty`, summed alike, is minimised too and is no part of any figure;
+    `share` scales the learning rate, for a batch that is smaller than the usual one.
     """
 
     total: torch.Tensor
     count: int
+    penalty: torch.Tensor | float = 0.0
+    share: float = 1.0
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from torch.nn.functional import cross_entropy
 
 from gatewise.models import processes
 from gatewise.models.corpus import IGNORED, Corpus, Streams, read_corpus
+from gatewise.models.cuts import Cuts
 from gatewise.models.sampling import with_own
 from gatewise.models.settings import Settings
 from gatewise.models.task import Loss, Predictor, Source, Task
@@ -22,8 +23,9 @@ from gatewise.models.token_model import TokenModel
 from gatewise.models.vocabulary import Encoded, Vocabulary
 
 _EVALUATION_BATCH = 64
-_EVALUATION_STREAM = 1000  # tokens at least: each stream begins with an empty state
+_EVALUATION_STREAM = 1000  # tokens of each at least
 _EVALUATION_CHUNK = 64
+_EVALUATION_WARM = 128  # tokens read before each stream but the first, which begins the text
 _WORDS = 10_000  # most words of a vocabulary, where nothing else is said
 
 M = TypeVar("M", bound=TokenModel)
@@ -51,15 +53,17 @@ class TextPredictor(Predictor[M]):
     def score(self, held: Encoded) -> dict[str, float]:
         """How well the model predicts a text, each token once, in parallel streams.
 
-        The perplexity is per token, the unknown token being one like any other; the bits per
-        character pay for spelling it.
+        A stream has read what stands before it, so that only the text's own first tokens are
+        predicted from an empty state. The perplexity is per token, the unknown token being one
+        like any other; the bits per character pay for spelling it.
         """
         if len(held.ids) < 2:
             raise ValueError(f"a text must have at least two tokens, got {len(held.ids)}")
         batch = max(1, min(_EVALUATION_BATCH, len(held.ids) // _EVALUATION_STREAM))
         nats, state = 0.0, None
         with torch.no_grad():
-            for inputs, targets in Streams(held.ids, batch, _EVALUATION_CHUNK).chunks():
+            streams = Streams(held.ids, batch, _EVALUATION_CHUNK, _EVALUATION_WARM)
+            for inputs, targets in streams.chunks():
                 logits, state = self.model(inputs, state)
                 nats += cross_entropy(
                     logits.flatten(0, 1), targets.flatten(), ignore_index=IGNORED, reduction="sum"
@@ -80,6 +84,7 @@ class TextTask(Task[P]):
         own: scheduled sampling (Bengio et al., 2015): the probability, reached over the first half
             of training, that the model reads its own draw instead of the text. What it draws
             comes from one pass over the text (Mihaylova & Martins, 2019).
+        spread: standard deviation of the steps of a chunk; see `Cuts`.
     """
 
     items = "characters"
@@ -87,7 +92,13 @@ class TextTask(Task[P]):
     metric = "bits_per_character"
 
     def __init__(
-        self, predictor: P, corpus: Corpus, settings: Settings, chunk: int, own: float = 0.0
+        self,
+        predictor: P,
+        corpus: Corpus,
+        settings: Settings,
+        chunk: int,
+        own: float = 0.0,
+        spread: float = 0.0,
     ) -> None:
         self.predictor, self.corpus, self.own = predictor, corpus, own
         self.name, self.fingerprint = corpus.name, corpus.fingerprint
@@ -97,7 +108,8 @@ class TextTask(Task[P]):
             raise ValueError(f"{corpus.name} has too few tokens to learn from")
         self._characters_per_token = train.characters / (len(train.ids) - 1)
         self._streams = Streams(train.ids, settings.batch, chunk)
-        self._growing = settings.about_steps(len(self._streams)) / 2
+        self._cuts = Cuts(self._streams.length, chunk, spread, settings.seed)
+        self._growing = settings.about_steps(len(self._cuts)) / 2
         self._state: Any = None  # carried from chunk to chunk
 
     @property
@@ -105,11 +117,14 @@ class TextTask(Task[P]):
         return self.predictor.vocabulary
 
     def __len__(self) -> int:
-        return len(self._streams)
+        return len(self._cuts)
 
     def loss(self, epoch: int, batch: int) -> Loss:
         model: TokenModel = self.predictor.model
-        inputs, targets = (processes.share_rows(t, 1) for t in self._streams.chunk(batch))  # [T, B]
+        span = self._cuts.span(epoch, batch)
+        inputs, targets = (
+            processes.share_rows(t, 1) for t in self._streams.steps_of(span)
+        )  # [T, B]
         state = self.begun(None if batch == 0 else self._state)
         if self.own:
             done = min(1.0, (epoch * len(self) + batch) / self._growing)
@@ -117,12 +132,19 @@ class TextTask(Task[P]):
                 logits, _ = model(inputs, state)
                 drawn = torch.distributions.Categorical(logits=logits).sample()  # [T, B]
             inputs = with_own(inputs, drawn, self.own * done)
-        logits, state = model(inputs, state)
+        output, state = model.hidden(inputs, state)
         self._state = detached(state)
+        dropped = model.dropped(output)
+        logits = model.logits(dropped)
         total = cross_entropy(
             logits.flatten(0, 1), targets.flatten(), ignore_index=IGNORED, reduction="sum"
         )
-        return Loss(total, int((targets != IGNORED).sum()))
+        count = int((targets != IGNORED).sum())
+        return Loss(total, count, count * self.penalty(output, dropped), self._cuts.share(span))
+
+    def penalty(self, output: torch.Tensor, dropped: torch.Tensor) -> torch.Tensor | float:
+        """What is minimised beside the mean loss, of the layers' output and what dropout left."""
+        return 0.0
 
     def begun(self, state: Any) -> Any:
         """The state a chunk begins with, of the one that the chunk before left."""

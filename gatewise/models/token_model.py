@@ -28,15 +28,23 @@ class TokenStream(Protocol):
 class TokenModel(nn.Module):
     """Predicts the next token at every step, with a state that the caller carries.
 
-    logits_t = V · dropout(hidden_t) + b, where `hidden` is the subclass's.
+    logits_t = V · dropped(hidden_t) + b, where `hidden` is the subclass's.
     """
 
     head: nn.Linear
     dropout: nn.Dropout
 
     def hidden(self, tokens: torch.Tensor, state: Any = None) -> tuple[torch.Tensor, Any]:
-        """What the head reads [T, B, H], and the state after the last step."""
+        """What the layers say [T, B, H], and the state after the last step."""
         raise NotImplementedError
+
+    def dropped(self, output: torch.Tensor) -> torch.Tensor:
+        """The layers' output with some of its numbers dropped, in training."""
+        return self.dropout(output)
+
+    def logits(self, output: torch.Tensor) -> torch.Tensor:
+        """[..., V] from the layers' output [..., H], dropped or not."""
+        return self.head(output)
 
     def stream(self, batch: int = 1) -> TokenStream:
         """The model one token at a time: `logits = stepper(token)`."""
@@ -45,7 +53,7 @@ class TokenModel(nn.Module):
     def forward(self, tokens: torch.Tensor, state: Any = None) -> tuple[torch.Tensor, Any]:
         """Logits [T, B, V] and the state after the last step, from tokens [T, B] int64."""
         output, state = self.hidden(tokens, state)
-        return self.head(self.dropout(output)), state
+        return self.logits(self.dropped(output)), state
 
     def sample(
         self,
@@ -85,7 +93,7 @@ class TokenModel(nn.Module):
     ) -> Iterator[int]:
         with torch.inference_mode():  # entered per token: the caller's code runs outside
             stepper = self.stream()
-            logits = self._read(prompt, stepper)
+            logits = self.read(prompt, stepper)
         for drawn in itertools.count():
             if drawn == length:
                 return
@@ -96,11 +104,11 @@ class TokenModel(nn.Module):
             yield token
             logits = stepper(token)
 
-    def _read(self, prompt: torch.Tensor, stepper: TokenStream) -> torch.Tensor:
-        """The logits [V] after the prompt; leaves the state in `stepper`."""
+    def read(self, prompt: torch.Tensor, stepper: TokenStream) -> torch.Tensor:
+        """The logits [V] after the tokens [T] of a prompt; leaves the state in `stepper`."""
         output = state = None
         for piece in prompt.split(_PROMPT_CHUNK):
             output, state = self.hidden(piece.to(self.head.weight.device).unsqueeze(1), state)
         assert output is not None
         stepper.state = state
-        return self.head(output[-1, 0])
+        return self.logits(output[-1, 0])

@@ -139,9 +139,9 @@ class Trainer:
         loss = self._loss()
         total, count = processes.summed((loss.total.item(), loss.count))
         for group in self._optimizer.param_groups:
-            group["lr"] = self.settings.learning_rate_at(p.step, p.total, p.epoch)
+            group["lr"] = loss.share * self.settings.learning_rate_at(p.step, p.total, p.epoch)
         self._optimizer.zero_grad(set_to_none=True)
-        (loss.total / count).backward()
+        ((loss.total + loss.penalty) / count).backward()
         processes.sum_gradients(model.parameters())
         norm = torch.nn.utils.clip_grad_norm_(model.parameters(), self.settings.clip)
         if not math.isfinite(total) or not math.isfinite(norm.item()):
