@@ -110,7 +110,7 @@ RECIPES: dict[str, Recipe] = {
     ),
     "awd-small": Recipe(
         "lm",
-        "the regularisation of awd for two layers of 650 units and some thirty passes: less is "
+        "the regularisation of awd for two layers of 650 units and some forty passes: less is "
         "dropped, AdamW with a falling rate in place of averaged SGD; our own",
         {
             **_AWD,
@@ -127,9 +127,10 @@ RECIPES: dict[str, Recipe] = {
             "warmup": 500,
             "clip": 0.5,
             "weight_decay": 0.02,
-            "epochs": 30,
-            "evaluations": 15,
-            "patience": 15,
+            "weights": "bf16",
+            "epochs": 40,
+            "evaluations": 20,
+            "patience": 20,
         },
     ),
 }
