@@ -14,7 +14,7 @@ from gatewise.lab import recall
 from gatewise.lab.experiment import Outcome, Progress, Work
 from gatewise.tasks import associative_recall
 
-TINY = recall.Settings(pairs=3, hidden=12, batch=16, test=300)
+TINY = recall.Settings(pairs=3, gap=0, hidden=12, batch=16, test=300)
 WORK = Work(seed=0, first=0, count=1, limit=160)
 
 
@@ -25,17 +25,14 @@ def outcome(settings: recall.Settings, work: Work = WORK) -> Outcome:
 
 
 def test_distances_are_between_a_query_and_its_value() -> None:
-    x, lengths, target = associative_recall(5, shortest=5).sequences(40)
-    found = recall.distances(x, 5)
-    assert lengths.tolist() == [15] * 40
-    for j, row in enumerate(found.tolist()):
-        for b, d in enumerate(row):
-            t = 10 + j
-            value, key = int(x[t - d, b]), int(x[t - d - 1, b])
-            assert key == int(x[t, b])
-            assert value - 32 == int(target[t, b])  # values stand after the 32 keys
-    assert found.min() >= 1
-    assert found.max() < 5 * 3 - 1
+    x, _, target = associative_recall(3, shortest=3, gap=8).sequences(1000)
+    t, b = (target >= 0).nonzero(as_tuple=True)
+    assert len(t) == 3 * 1000
+    d = recall.distances(x, 3)[t, b]
+    assert torch.equal(x[t - d - 1, b], x[t, b])  # the key
+    assert torch.equal(x[t - d, b] - 32, target[t, b])  # values stand after the 32 keys
+    wanted = recall.Settings(pairs=3, gap=8).distances
+    assert (wanted.start, wanted.stop) == (d.min(), d.max() + 1)
 
 
 def test_a_network_is_scored_by_distance() -> None:
@@ -43,7 +40,7 @@ def test_a_network_is_scored_by_distance() -> None:
     trial = recall.Trial(TINY, WORK, 0)
 
     class Last(torch.nn.Module):
-        def forward(self, x: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
             return x[5:6, :, 32:].expand(len(x), -1, -1)
 
     trial.net = Last()  # type: ignore[assignment]
@@ -58,11 +55,10 @@ def test_nothing_is_recalled_from_beyond_a_window(tmp_path: Path) -> None:
     settings = replace(TINY, cell="transformer", hidden=16, layers=2, window=3)
     trial = recall.Trial(settings, WORK, 0)
     assert settings.reach == (2, 4)
-    x = torch.randn(9, 2, 64)
+    x = torch.randn(9, 2, 64)  # without gaps there is no blank
     changed = x.clone()
     changed[3] += 1
-    lengths = torch.tensor([9, 9])
-    before, after = trial.net(x, lengths), trial.net(changed, lengths)
+    before, after = trial.net(x), trial.net(changed)
     torch.testing.assert_close(before[8:], after[8:])
     assert not torch.allclose(before[7], after[7])  # 4 steps: as far as two layers reach
 

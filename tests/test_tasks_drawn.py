@@ -24,6 +24,7 @@ from gatewise.tasks import (
 )
 from gatewise.tasks.copying import BLANK, SIGNAL
 from gatewise.tasks.drawn import UNASKED
+from gatewise.tasks.recall import BLANK as PAUSE
 from gatewise.tasks.recall import KEYS
 
 COUNT = 300
@@ -35,6 +36,7 @@ TASKS = [
     parity(9),
     permutation_products(9, 3),
     associative_recall(5),
+    associative_recall(4, gap=3),
     spike_delays(6, spread=3),
     timed_spikes(6),
 ]
@@ -111,6 +113,17 @@ def test_associative_recall() -> None:
         assert sorted(x[2 * n :]) == sorted(told)
         assert target == [UNASKED] * 2 * n + [told[k] - KEYS for k in x[2 * n :]]
     assert pairs == {2, 3, 4, 5}
+    waits = set()
+    for x, target in rows(associative_recall(3, shortest=2, gap=4)):
+        blanks = x.count(PAUSE)
+        n = (len(x) - blanks) // 3
+        waits.add(blanks)
+        whole = x[: 2 * n] + x[2 * n + blanks :]
+        assert PAUSE not in whole
+        assert target[: 2 * n + blanks] == [UNASKED] * (2 * n + blanks)
+        told = dict(zip(whole[0 : 2 * n : 2], whole[1 : 2 * n : 2], strict=True))
+        assert [told[k] - KEYS for k in whole[2 * n :]] == target[2 * n + blanks :]
+    assert waits == {0, 1, 2, 3, 4}
     orders = [x[0:6:2] == x[6:] for x, _ in rows(associative_recall(3, shortest=3))]
     assert 0 < sum(orders) < COUNT / 2  # one of six
 

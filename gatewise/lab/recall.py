@@ -15,13 +15,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
+from torch import nn
 
+from gatewise.cells import get_cell
+from gatewise.equations.trace import trace
 from gatewise.lab.curve import Curves
 from gatewise.lab.experiment import Experiment, Outcome, Progress, State, Track, Work
 from gatewise.lab.families import FAMILIES
 from gatewise.lab.judge import Judge
-from gatewise.lab.kept import load_training_state, training_state
-from gatewise.lab.modern.network import Network
+from gatewise.lab.kept import load_network_state, network_state, under
 from gatewise.lab.objective import draw, loss_and_errors, numbers
 from gatewise.layers import Recurrent
 from gatewise.models.plots import new_figure, write_figure
@@ -40,6 +42,7 @@ class Settings:
 
     Args:
         pairs: of a key and a value, 1 … `pairs` in training, `pairs` in the test.
+        gap: most blanks between the pairs and the queries.
         cell: a cell, or "transformer".
         hidden: units of a layer.
         layers: how many.
@@ -49,14 +52,15 @@ class Settings:
         test: sequences tested at the end.
     """
 
-    pairs: int = 8
+    pairs: int = 2
+    gap: int = 24
     cell: str = "lstm"
     hidden: int = 132
     layers: int = 1
     window: int = 0
     batch: int = 64
-    rate: float = 5e-3
-    test: int = 2560
+    rate: float = 1e-2
+    test: int = 5120
 
     @property
     def name(self) -> str:
@@ -72,10 +76,22 @@ class Settings:
     @property
     def distances(self) -> range:
         """From the last value to the first query, up to from the first value to the last query."""
-        return range(1, 3 * self.pairs - 1)
+        return range(1, 3 * self.pairs + self.gap - 1)
 
 
 _HEADS = 2
+
+
+class Network(nn.Module):
+    """A layer that sees no future, and a linear output at every step."""
+
+    def __init__(self, layer: Recurrent | Transformer, outputs: int) -> None:
+        super().__init__()
+        self.layer, self.head = layer, nn.Linear(layer.output_size, outputs)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """x [T, B, I] -> [T, B, O]; steps past a sequence's end come after all that is asked."""
+        return self.head(self.layer(x)[0])
 
 
 class Trial:
@@ -84,10 +100,10 @@ class Trial:
     def __init__(self, settings: Settings, work: Work, number: int) -> None:
         s, self.settings, self.work, self.number = settings, settings, work, number
         self.seed = work.seed_of(number)
-        self.task = associative_recall(s.pairs)
+        self.task = associative_recall(s.pairs, gap=s.gap)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(work.seed_of(number, "weights"))
-            self.net = Network(self.task, _layer(s, self.task.inputs))
+            self.net = Network(_layer(s, self.task.inputs), self.task.outputs)
         self.adam = torch.optim.Adam(self.net.parameters(), s.rate, betas=(0.9, 0.99), fused=True)
         self.judge = Judge(FAMILIES["recall"].criterion)
         self.curve = Curves(1)
@@ -102,7 +118,7 @@ class Trial:
         s = self.settings
         count = min(s.batch, self.work.limit - self.drawn)
         given = draw(self.task, count, self.seed, self.drawn)
-        output = self.net(numbers(self.task, given), given.lengths)
+        output = self.net(numbers(self.task, given))
         loss, errors = loss_and_errors(self.task, output, given)
         for group in self.adam.param_groups:
             group["lr"] = s.rate * (1 - self.drawn / self.work.limit)
@@ -124,44 +140,47 @@ class Trial:
     def right_by_distance(self) -> dict[int, float]:
         """Distance -> share of the values named right, over the test."""
         s = self.settings
-        task = associative_recall(s.pairs, shortest=s.pairs)
+        task = associative_recall(s.pairs, shortest=s.pairs, gap=s.gap)
         asked, right = (torch.zeros(len(s.distances) + 1) for _ in range(2))
         for first in range(0, s.test, _TEST_BATCH):
             given = draw(task, min(_TEST_BATCH, s.test - first), self.seed, first, purpose=1)
             with torch.no_grad():
-                said = self.net(numbers(task, given), given.lengths).argmax(-1)  # [T, B]
-            where = distances(given.x, s.pairs).flatten()
-            hit = (said == given.target)[2 * s.pairs :].flatten().float()
+                said = self.net(numbers(task, given)).argmax(-1)  # [T, B]
+            queries = given.target >= 0
+            where = distances(given.x, s.pairs)[queries]
+            hit = (said == given.target)[queries].float()
             asked.index_add_(0, where, torch.ones_like(hit))
             right.index_add_(0, where, hit)
         return {d: float(right[d] / asked[d]) for d in s.distances if asked[d]}
 
     def state_dict(self) -> dict[str, torch.Tensor]:
         """Everything training goes on from."""
-        found = training_state("net", self.net, self.adam, self.judge)
-        return found | {"curve": self.curve.points.clone()}
+        found = network_state(self.net, self.adam) | {"curve": self.curve.points.clone()}
+        return found | {f"judge.{n}": t.clone() for n, t in self.judge.state_dict().items()}
 
     def load_state_dict(self, state: State) -> None:
         """See `state_dict`."""
-        load_training_state(state, "net", self.net, self.adam, self.judge)
+        load_network_state(state, self.net, self.adam)
+        self.judge.load_state_dict(under(state, "judge"))
         self.curve.points = state["curve"].clone()
 
 
 def distances(x: torch.Tensor, pairs: int) -> torch.Tensor:
-    """Steps from each query to the value asked for, of sequences x [T, B] of `pairs` pairs.
+    """Steps from each step to the value of the key that it shows, [T, B], of `pairs` pairs.
 
-    >>> distances(torch.tensor([[7], [40], [3], [50], [3], [7]]), 2).T.tolist()
+    >>> distances(torch.tensor([[7], [40], [3], [50], [3], [7]]), 2)[4:].T.tolist()
     [[1, 4]]
     """
-    keys, queries = x[0 : 2 * pairs : 2], x[2 * pairs :]  # [pairs, B]
-    place = (queries.unsqueeze(1) == keys).int().argmax(1)  # [pairs, B]
-    return 2 * pairs + torch.arange(pairs).unsqueeze(1) - (2 * place + 1)
+    place = (x.unsqueeze(1) == x[0 : 2 * pairs : 2]).int().argmax(1)  # of the key, [T, B]
+    return torch.arange(len(x)).unsqueeze(1) - (2 * place + 1)
 
 
 def _layer(s: Settings, inputs: int) -> Recurrent | Transformer:
     if s.cell == "transformer":
         return Transformer(inputs, s.hidden, s.layers, _HEADS, window=s.window or None)
-    return Recurrent(s.cell, inputs, s.hidden, s.layers)
+    keeps = bool(trace(get_cell(s.cell)).cell.keeps)  # a gate that chrono can open
+    init = ("torch", f"chrono({s.gap + 3 * s.pairs})") if keeps else "torch"
+    return Recurrent(s.cell, inputs, s.hidden, s.layers, init=init)
 
 
 def run(settings: Settings, work: Work) -> Iterator[Progress | Outcome]:
