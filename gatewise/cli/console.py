@@ -24,7 +24,6 @@ from rich.text import Text
 if TYPE_CHECKING:
     from gatewise.benchmark import Report, Row
     from gatewise.diagnostics import Flow
-    from gatewise.models.drift import Drift
     from gatewise.models.runs import Run
 
 errors = Console(stderr=True, highlight=False)
@@ -127,23 +126,6 @@ def figures_table(found: Mapping[str, Mapping[str, float]]) -> Table:
     for name in names:
         cells = [_short(s[name]) if name in s else "" for s in found.values()]
         table.add_row(name.replace("_", " "), *cells)
-    return table
-
-
-def drift_table(drifts: dict[str, Drift]) -> Table:
-    """Each window's figures on a model's own output, and on real text in brackets."""
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    table.add_column("model")
-    table.add_column("tokens", justify="right")
-    names = ("perplexity", "repetition", "state_norm")
-    for name in names:
-        for title in (name.replace("_", " "), "(text)"):
-            table.add_column(title, justify="right", no_wrap=True)
-    for model, drift in drifts.items():
-        sides = (drift.own, drift.text)
-        for k, step in enumerate(drift.steps):
-            cells = [f"{getattr(c, name)[k]:.3g}" for name in names for c in sides]
-            table.add_row("" if k else model, str(step), *cells)
     return table
 
 
