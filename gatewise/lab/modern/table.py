@@ -82,6 +82,7 @@ _SEARCHED: dict[str, dict[str, Any]] = {
 }
 # At length 1000 what depends on length; everything would take an hour.
 _FOR_SEARCH: dict[str, tuple[str, ...]] = {
+    "reber": ("recipe", "32-units", "rate-0.5", "rate-2", "betas-0.999"),
     "adding-100": tuple(_SEARCHED),
     "multiplication-100": tuple(_SEARCHED),
     "adding-1000": ("recipe", "rate-0.5", "rate-2", "decay-2", "climb-0.9", "climb-0.99"),
@@ -126,7 +127,7 @@ def _search(name: str, benchmark: str) -> Experiment:
     own = {"recipe": _START, "series": "search"} | _SEARCHED[name]
     settings = replace(_settings(benchmark), **own)
     found = _experiment(f"search/{benchmark}/{name}", asks, settings, "search")
-    return replace(found, trials=3, limit=LIMIT // 3)
+    return replace(found, trials=TRIALS if benchmark == "reber" else 3, limit=LIMIT // 3)
 
 
 EXPERIMENTS: tuple[Experiment, ...] = (
