@@ -54,7 +54,7 @@ class Recipe:
     """
 
     batch: int = 32
-    rate: float = 8e-2
+    rate: float = 4e-2
     decay: float = 500.0
     betas: tuple[float, float] = (0.9, 0.99)
     clip: float = 1.0
