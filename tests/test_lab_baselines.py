@@ -20,10 +20,11 @@ from gatewise.lab.baselines.search import Search
 from gatewise.lab.baselines.stack import Stack
 from gatewise.lab.baselines.vanishing import vanishing
 from gatewise.lab.claims import EXPERIMENTS, TRACK
+from gatewise.lab.course import Course
 from gatewise.lab.experiment import Outcome, Progress, Work
 from gatewise.lab.families import Family
 from gatewise.lab.judge import Judge
-from gatewise.lab.objective import loss_and_errors
+from gatewise.lab.objective import draw, loss_and_errors
 from gatewise.layers import Recurrent
 from gatewise.learning import BPTT, Rule1997
 from gatewise.tasks import embedded_reber_sets, long_lag
@@ -209,6 +210,16 @@ def test_reber_is_judged_on_its_sets() -> None:
     answers[0, 3, 17] = answers[0, 3, 17].roll(1)
     assert stack._right_on(stack.sets) == []
     assert loss_and_errors(task, answers[0], stack.sets)[1].gt(0.5).sum() == 1
+
+
+@pytest.mark.parametrize("name", ["reber", "adding-26", "order-50"])
+def test_a_course_draws_its_own_sequences_in_order(name: str) -> None:
+    benchmark = benchmarks.ALL[name]
+    course = Course(benchmark.of, benchmark.lengths, 7, 5)
+    for k in range(10):
+        given, alone = course.draw(), draw(course.task, 5, 7, 5 * k)
+        assert all(torch.equal(a, b) for a, b in zip(given, alone, strict=True) if a is not None)
+        course.see(torch.ones(5, 1))
 
 
 # -- as they were trained before ------------------------------------------------------------

@@ -76,7 +76,8 @@ _METHODS: dict[str, Any] = {
     "lbfgs": SecondOrder("adding-100"),
     "hmm": Hidden("order-100"),
 }
-_LIMITS = {"rtrl": 50_000, "lbfgs": 150_000, "hmm": _UNKNOWN}
+# With 40,000 sequences backpropagation is still learning order-100 when its steps have shrunk to 0.
+_LIMITS = {"bptt": 120_000, "rtrl": 50_000, "lbfgs": 150_000, "hmm": _UNKNOWN}
 
 # Of ten trials: S says of these methods that none succeeds on these benchmarks.
 _EIGHT = tuple(b for b in BENCHMARKS if b not in ("order-3-100", "order-1000"))

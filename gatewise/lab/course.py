@@ -16,10 +16,11 @@ from gatewise.lab.experiment import State
 from gatewise.lab.families import Family
 from gatewise.lab.judge import Judge
 from gatewise.lab.kept import under
-from gatewise.lab.objective import Asked, Source, draw
+from gatewise.lab.objective import Asked, Source, draw, part
 
 CLIMB = 0.9  # share of the latest sequences that must be right for the next length
 LATEST = 200
+_AHEAD = 8  # batches that are drawn at once: a call costs as much as 30 sequences
 
 
 class Course:
@@ -38,6 +39,7 @@ class Course:
         self.stage = self.sequences = 0
         self.curve = Curves(1)
         self.judge = self._judge()
+        self._drawn: tuple[tuple[int, int], Asked] | None = None  # (stage, block), its sequences
 
     def _judge(self) -> Judge:
         """The family's rule at the last length, the one for climbing before it."""
@@ -64,7 +66,12 @@ class Course:
 
     def draw(self) -> Asked:
         """The next batch."""
-        return draw(self.task, self.batch, self.seed, self.sequences)
+        ahead = _AHEAD * self.batch
+        block, first = divmod(self.sequences, ahead)
+        if self._drawn is None or self._drawn[0] != (self.stage, block):
+            given = draw(self.task, ahead, self.seed, block * ahead)
+            self._drawn = (self.stage, block), given
+        return part(self.task, self._drawn[1], first, self.batch)
 
     def see(self, errors: torch.Tensor) -> bool:
         """The |t - y| of the batch [B, O]: is the family's rule met, at the last length?"""

@@ -69,6 +69,19 @@ def draw(task: Source, count: int, seed: int, first: int = 0, purpose: int = 0) 
     return Asked(*task.sequences(**which), possible)
 
 
+def part(task: Source, given: Asked, first: int, count: int) -> Asked:
+    """Sequences first … first+count-1 of some, as long as the longest of these."""
+    span = slice(first, first + count)
+    steps = int(given.lengths[span].max())
+
+    def stepwise(values: torch.Tensor) -> torch.Tensor:
+        return values[:steps, span]
+
+    target = stepwise(given.target) if task.every_step else given.target[span]
+    possible = None if given.possible is None else stepwise(given.possible)
+    return Asked(stepwise(given.x), given.lengths[span], target, possible)
+
+
 def numbers(task: Source, given: Asked | Sequences) -> torch.Tensor:
     """The inputs as numbers [T, B, I]: symbols one-hot."""
     return one_hot(given.x, task.inputs).float() if task.symbols else given.x
