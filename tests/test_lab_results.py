@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sqlite3
 from dataclasses import replace
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from gatewise import lab
+from gatewise.lab import report
 from gatewise.lab.experiment import Outcome, Spent, Work
 from tests.test_lab import FAST
 
@@ -34,20 +36,20 @@ def test_files_are_read_as_one(tmp_path: Path) -> None:
     a = store(tmp_path / "a.sqlite", [outcome(0), outcome(1)], flying=(2, 3))
     b = store(tmp_path / "b.sqlite", [outcome(1), outcome(2)], flying=(3,))
     with lab.Results([a, b]) as read:
-        trials = read.trials(FAST.key)
+        trials = read.trials([FAST.key])
         assert [t.outcome.trial for t in trials] == [0, 1, 2]
         assert all(t.cpu == 1.0 for t in trials)
-        assert [u.missing for u in read.unfinished(FAST.key, FAST.limit)] == [(3,)]
+        assert [u.missing for u in read.unfinished(FAST.key, FAST.limit, trials)] == [(3,)]
         assert list(read.experiments()) == [FAST.key] and not read.differing
+        assert read.repeated == 1
 
 
 def test_another_end_of_the_same_trial_is_said(tmp_path: Path) -> None:
     a = store(tmp_path / "a.sqlite", [outcome(1)])
     b = store(tmp_path / "b.sqlite", [replace(outcome(1), sequences=99)])
     with lab.Results([a, b]) as read:
-        assert [t.outcome.sequences for t in read.trials(FAST.key)] == [11]
-        [said] = read.differing.values()
-    assert "trial 1" in said and "b.sqlite" in said
+        assert [t.outcome.sequences for t in read.trials([FAST.key])] == [11]
+        assert read.differing == {(FAST.key, "b.sqlite"): 1}
 
 
 def test_a_file_from_before_processor_time_is_read_and_not_changed(tmp_path: Path) -> None:
@@ -59,7 +61,8 @@ def test_a_file_from_before_processor_time_is_read_and_not_changed(tmp_path: Pat
     db.close()
     before = path.read_bytes()
     with lab.Results([path]) as read:
-        [trial], [flying] = read.trials(FAST.key), read.unfinished(FAST.key, FAST.limit)
+        [trial] = read.trials([FAST.key])
+        [flying] = read.unfinished(FAST.key, FAST.limit, [trial])
     assert (trial.seconds, trial.cpu, flying.spent) == (2.0, None, Spent(5.0, None))
     assert path.read_bytes() == before and os.listdir(tmp_path) == ["old.sqlite"]
     with lab.Store(path) as again:  # adding to it goes on; what was not recorded stays unknown
@@ -71,7 +74,7 @@ def test_a_damaged_file_is_told_from_results(tmp_path: Path) -> None:
     whole = path.read_bytes()
     path.write_bytes(whole[: len(whole) // 2])
     with pytest.raises((ValueError, OSError), match=r"r\.sqlite"), lab.Results([path]) as read:
-        read.trials(FAST.key)
+        read.trials([FAST.key])
     path.write_bytes(b"")
     with pytest.raises(ValueError, match="no file of results"):
         lab.Results([path])
@@ -88,4 +91,22 @@ def test_a_full_disk_is_an_error_of_the_file(tmp_path: Path) -> None:
         with pytest.raises(OSError, match=r"r\.sqlite cannot be used any more: .* full"):
             full.add(run, FAST, Work(0, 1, 1, FAST.limit), long, Spent())
     with lab.Results([path]) as read:  # what was added before is there
-        assert read.trials(FAST.key)[0].outcome.sequences == 10
+        assert read.trials([FAST.key])[0].outcome.sequences == 10
+
+
+def test_results_from_before_a_setting_existed_are_those_of_its_default(tmp_path: Path) -> None:
+    path = store(tmp_path / "r.sqlite", [outcome(0)])
+    with sqlite3.connect(path) as db:
+        db.execute("DROP TRIGGER kept_trial")
+        [[record]] = db.execute("SELECT record FROM experiment")
+        older = json.loads(record)
+        assert older["settings"].pop("batch") == FAST.settings.batch  # as if there were none yet
+        db.execute("UPDATE experiment SET key = 'old', record = ?", (json.dumps(older),))
+        db.execute("UPDATE trial SET key = 'old'")
+    db.close()
+    other = replace(FAST, settings=replace(FAST.settings, batch=7))
+    with lab.Results([path]) as read:
+        assert read.older(FAST) == ["old"] and not read.older(other)
+        [row] = report.rows(read, [FAST])
+        assert row.key == FAST.key and row.summary.successes == 1
+        assert [r.key for r in report.rows(read, [other])] == [other.key, "old"]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -144,7 +143,15 @@ def report(
         chosen = list(lab.EXPERIMENTS.values()) if tag is None else lab.select([tag])
         with lab.Results(results or [Path("lab.sqlite")]) as read:
             found = reports.rows(read, chosen, others=tag is None)
-        notes = [f"{name}: {what}" for name, what in _differing(found, read.differing)]
+        notes = [
+            f"{r.name}: {n} trials ended otherwise in {file}; shown are those of today's settings, "
+            "else of the first file"
+            for r in found
+            for (key, file), n in read.differing.items()
+            if key == r.key
+        ]
+        if read.repeated:
+            notes.append(f"{read.repeated:,} trials were run more than once and ended alike.")
     for note in notes:
         console.note(note)
     flows = _flows() if html or markdown else []
@@ -161,12 +168,6 @@ def report(
         _print([_reported(r) for r in found if r.begun])
     elif html is None and markdown is None:
         console.output.print(_results(found))
-
-
-def _differing(found: list[Any], differing: dict[tuple[str, int, int], str]) -> Iterator[Any]:
-    """Trials that two files have with different ends: experiment, and what is said of it."""
-    names = {r.key: r.name for r in found}
-    yield from ((names[key], said) for (key, *_), said in differing.items())
 
 
 def _print(found: Any) -> None:
@@ -242,7 +243,7 @@ def _standing(s: Any) -> dict[str, Any]:
         "name": s.experiment.name,
         "key": s.experiment.key,
         "wanted": s.wanted,
-        "ended": s.ended,
+        "ended": len(s.ended),
         "successes": s.successes,
         "error": s.error,
     }
@@ -266,7 +267,7 @@ def _progress(started: Any) -> Table:
         left = "" if not (s.waiting or s.flying) else _duration(s.left)
         table.add_row(
             s.experiment.name,
-            f"{s.ended} of {s.wanted}",
+            f"{len(s.ended)} of {s.wanted}",
             str(s.successes),
             left,
             "failed" if s.error else s.note,

@@ -13,7 +13,16 @@ import hashlib
 import importlib.util
 import json
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field, fields, is_dataclass, make_dataclass, replace
+from dataclasses import (
+    MISSING,
+    asdict,
+    dataclass,
+    field,
+    fields,
+    is_dataclass,
+    make_dataclass,
+    replace,
+)
 from pathlib import Path
 from typing import Any
 
@@ -111,6 +120,16 @@ class Experiment:
         """The stamp's digest: results are filed under it."""
         return hashlib.sha256(self.stamp.encode()).hexdigest()[:16]
 
+    def continues(self, older: Experiment) -> bool:
+        """Is it the same experiment, perhaps from before some of its settings existed?
+
+        What was run before a setting existed counts as run with its default.
+        """
+        now, then = json.loads(self.stamp), json.loads(older.stamp)
+        # As JSON, in which a tuple is a list; a field without a default equals nothing.
+        filled = json.dumps(_completed(self.settings, then["settings"]), default=repr)
+        return now == then | {"settings": json.loads(filled)}
+
     def record(self) -> dict[str, Any]:
         """Everything as plain data; `from_record` reads it back."""
         return asdict(self)
@@ -138,6 +157,19 @@ class Experiment:
             cell = f"{Path(file).resolve()}:{name}"
         settings = replace(self.settings, cell=cell)
         return replace(self, name=f"{self.name}+{Path(cell).name}", settings=settings, published=())
+
+
+def _completed(settings: Any, then: dict[str, Any]) -> dict[str, Any]:
+    """Older settings, as plain data, with the defaults of the fields they lack."""
+    found = dict(then)
+    for f in fields(settings):
+        own = getattr(settings, f.name)
+        if f.name in then:
+            found[f.name] = _completed(own, then[f.name]) if is_dataclass(own) else then[f.name]
+        else:
+            default = f.default if f.default_factory is MISSING else f.default_factory()
+            found[f.name] = asdict(default) if is_dataclass(default) else default  # type: ignore
+    return found
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +13,10 @@ from gatewise.lab.store import Store, Trial, Unfinished
 
 
 class Results:
-    """Files of results, only read. A trial that two of them have counts once, as the first has it.
+    """Files of results, only read.
+
+    A trial that is in them several times counts once: as it was filed under today's settings, and
+    in the first file. Where its ends are equal, the one that took the least time stands for them.
 
     Args:
         paths: one file or more.
@@ -25,9 +29,11 @@ class Results:
     def __init__(self, paths: Sequence[str | Path]) -> None:
         if not paths:
             raise ValueError("paths must be at least one file of results, got none")
-        self.differing: dict[tuple[str, int, int], str] = {}  # trials with two ends
+        self.differing: Counter[tuple[str, str]] = Counter()  # its key, file -> other ends
+        self.repeated = 0  # trials that were run again and ended alike
         with ExitStack() as opened:
             self._stores = [opened.enter_context(Store(p, create=False)) for p in paths]
+            self._begun = {k: e for s in reversed(self._stores) for k, e in s.experiments().items()}
             self._close = opened.pop_all().close
 
     def __enter__(self) -> Results:
@@ -38,27 +44,34 @@ class Results:
 
     def experiments(self) -> dict[str, Experiment]:
         """Key -> every experiment that was begun, as it was then."""
-        found: dict[str, Experiment] = {}
-        for store in self._stores:
-            found |= {k: e for k, e in store.experiments().items() if k not in found}
-        return found
+        return self._begun
 
-    def trials(self, key: str) -> list[Trial]:
-        """Finished trials of the settings with this key, of all seeds."""
+    def older(self, experiment: Experiment) -> list[str]:
+        """The keys it was filed under before some of its settings existed."""
+        alike = {k: e for k, e in self._begun.items() if e.name == experiment.name}
+        return [k for k, e in alike.items() if k != experiment.key and experiment.continues(e)]
+
+    def trials(self, keys: Sequence[str]) -> list[Trial]:
+        """Finished trials of the experiment with these keys, its own first; of all seeds."""
         found: dict[tuple[int, int], Trial] = {}
-        for store in self._stores:
-            for trial in store.trials(key):
-                place = (trial.seed, trial.outcome.trial)
-                first = found.setdefault(place, trial)
-                if repr(first.outcome) != repr(trial.outcome):  # NaN is itself there
-                    self.differing[(key, *place)] = (
-                        f"trial {place[1]} of seed {place[0]} ended otherwise in {store.path.name}"
-                    )
+        for key in keys:
+            for store in self._stores:
+                for trial in store.trials(key):
+                    place = (trial.seed, trial.outcome.trial)
+                    first = found.setdefault(place, trial)
+                    if first is trial:
+                        continue
+                    if repr(first.outcome) != repr(trial.outcome):  # NaN is itself there
+                        self.differing[keys[0], store.path.name] += 1
+                        continue
+                    self.repeated += 1
+                    if trial.seconds < first.seconds:
+                        found[place] = trial
         return [found[place] for place in sorted(found)]
 
-    def unfinished(self, key: str, limit: int) -> list[Unfinished]:
-        """Work in flight that has trials which no file has the end of."""
-        known = {(t.seed, t.outcome.trial) for t in self.trials(key)}
+    def unfinished(self, key: str, limit: int, ended: Iterable[Trial]) -> list[Unfinished]:
+        """Work in flight with trials of which no end is known."""
+        known = {(t.seed, t.outcome.trial) for t in ended}
         found: list[Unfinished] = []
         for store in self._stores:
             for u in store.unfinished(key, limit):

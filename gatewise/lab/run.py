@@ -55,12 +55,15 @@ class Standing:
 
     experiment: Experiment
     wanted: int
-    ended: int = 0
-    successes: int = 0
+    ended: dict[int, bool] = field(default_factory=dict)  # trial -> did it succeed?
     flying: dict[int, Update] = field(default_factory=dict)  # by number of the job
     waiting: int = 0  # jobs not begun
     finished: list[float] = field(default_factory=list)  # seconds of the jobs that ended
     error: str = ""
+
+    @property
+    def successes(self) -> int:
+        return sum(self.ended.values())
 
     @property
     def note(self) -> str:
@@ -103,10 +106,9 @@ class Run:
     def _standing(self, experiment: Experiment) -> Standing:
         ended = self.store.trials(experiment.key, self.options.seed)
         wanted = self.options.trials or experiment.trials
-        kept = [t for t in ended if t.outcome.trial < wanted]
+        kept = {t.outcome.trial: t.outcome.success for t in ended if t.outcome.trial < wanted}
         waiting = sum(j.experiment.key == experiment.key for j in self.jobs)
-        successes = sum(t.outcome.success for t in kept)
-        return Standing(experiment, wanted, len(kept), successes, waiting=waiting)
+        return Standing(experiment, wanted, kept, waiting=waiting)
 
     def stop(self) -> None:
         """Leave off soon, with the state of what is in flight kept."""
@@ -157,13 +159,11 @@ class Run:
             standing.error = message.error
             standing.flying.pop(k, None)
         else:
-            before = self.store.ended(e.key, work.seed)
-            self.store.add(run, e, work, message.outcome, message.spent)
-            after = before | {message.outcome.trial}
-            if message.outcome.trial not in before and message.outcome.trial < standing.wanted:
-                standing.ended += 1
-                standing.successes += message.outcome.success
-            if after.issuperset(work.trials):
+            o = message.outcome
+            self.store.add(run, e, work, o, message.spent)
+            if o.trial < standing.wanted:
+                standing.ended[o.trial] = o.success
+            if self.store.ended(e.key, work.seed).issuperset(work.trials):
                 self.store.end(e, work)
                 standing.flying.pop(k, None)
                 standing.finished.append(message.spent.clock)

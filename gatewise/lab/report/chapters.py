@@ -76,6 +76,8 @@ class Chapter:
     @property
     def took(self) -> str:
         """The time, by the clock and of the processor."""
+        if not any(r.summary.trials for r in self.rows):
+            return ""
         cores = {str(t.environment["cores"]) for r in self.rows for t in r.summary.trials}
         on = f" on {listed(sorted(cores))} cores"
         work = self.spent
@@ -174,18 +176,22 @@ def _detail(row: Row, kind: str) -> str:
 
 
 def machines(found: Sequence[Row]) -> list[str]:
-    """What it was run on: a line per machine, versions and commit, with its trials and dates."""
-    names = ("gatewise", "torch", "python", "compiler", "commit")
-    lines: dict[str, list[Trial]] = {}
+    """What it was run on: a line per machine and versions, with trials, time and commits."""
+    lines: dict[str, dict[str, list[Trial]]] = {}
     for trial in (t for r in found for t in r.summary.trials):
         e = trial.environment
+        names = ("gatewise", "torch", "python", "compiler")
         versions = ", ".join(f"{n} {e[n]}" for n in names if e.get(n))
         line = f"{e['processor']} ({e['vector']}), {e['cores']} cores; {versions}"
-        lines.setdefault(line, []).append(trial)
+        lines.setdefault(line, {}).setdefault(e.get("commit") or "unknown", []).append(trial)
     return [
-        f"{_days(ts)}: {len(ts):,} trials in {duration(_elapsed(ts))} by the clock on {line}"
-        for line, ts in lines.items()
+        f"{line}. Commits: {'; '.join(f'{c}: {_made(ts)}' for c, ts in commits.items())}"
+        for line, commits in lines.items()
     ]
+
+
+def _made(trials: Sequence[Trial]) -> str:
+    return f"{_days(trials)}, {len(trials):,} trials in {duration(_elapsed(trials))} by the clock"
 
 
 def _elapsed(trials: Iterable[Trial]) -> float:

@@ -165,13 +165,16 @@ def brief(v: Verdict) -> str:
 
 def rows(results: Results, experiments: Iterable[Experiment], others: bool = True) -> list[Row]:
     """The given experiments, and with `others` all that the files of results know besides."""
-    listed = {e.key: e for e in experiments}
-    begun = results.experiments() if others else {}
-    return [_row(results, key, e) for key, e in (listed | begun | listed).items()]
+    found = {e.key: (e, [e.key, *results.older(e)]) for e in experiments}
+    if others:
+        known = {key for _, keys in found.values() for key in keys}
+        begun = results.experiments().items()
+        found |= {key: (e, [key]) for key, e in begun if key not in known}
+    return [_row(results, e, keys) for e, keys in found.values()]
 
 
-def _row(results: Results, key: str, experiment: Experiment) -> Row:
-    trials = tuple(results.trials(key))
+def _row(results: Results, experiment: Experiment, keys: list[str]) -> Row:
+    trials = tuple(results.trials(keys))
     summary = Summary(experiment, trials, experiment.trials)
-    flying = tuple(results.unfinished(key, experiment.limit))
-    return Row(key, summary, tuple(verdicts(summary)), flying)
+    flying = tuple(results.unfinished(keys[0], experiment.limit, trials))
+    return Row(keys[0], summary, tuple(verdicts(summary)), flying)

@@ -89,7 +89,7 @@ def _lines(
 
 def _chapter(c: Chapter) -> Iterator[str]:
     yield f"## {c.part.title}\n"
-    took = f" ({c.took})" if c.begun else ""
+    took = f" ({c.took})" if c.took else ""
     yield f"{c.part.says} Repeat with `gatewise lab run {c.part.tag}`{took}.\n".lstrip()
     if c.begun:
         if c.matrix:
@@ -103,8 +103,7 @@ def _chapter(c: Chapter) -> Iterator[str]:
 
 def _counts(c: Chapter) -> list[str]:
     words = [str(c.words[word] or "") for word in SIGNS]
-    took = c.took if c.begun else ""
-    return [c.part.title, str(len(c.rows)), str(len(c.complete)), *words, took]
+    return [c.part.title, str(len(c.rows)), str(len(c.complete)), *words, c.took]
 
 
 def _matrix(m: Matrix) -> Iterator[str]:
