@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import gatewise as gw
-from gatewise.executors.cpu import buffers, gradient, kernel, packing
+from gatewise.executors.cpu import kernel, packing, share
 from gatewise.layers import join, load_replica
 
 SEEDS = (11, 12, 13)
@@ -113,7 +113,7 @@ def test_input_for_all_batch_first_and_threads() -> None:
 @pytest.mark.parametrize("threads", [2, 3, 4])
 def test_split_over_threads(threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Three networks over two threads, over three, and each over four of its own in turn."""
-    monkeypatch.setattr(buffers, "_PARALLEL_FROM", 1)
+    monkeypatch.setattr(share, "_PARALLEL_FROM", 1)
     torch.set_num_threads(threads)
     check(lambda: gw.LSTM(I, H))
 
@@ -128,7 +128,7 @@ def test_one_call_of_the_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
         calls.append(function.__name__)
         invoke(function, *given)
 
-    for module in (buffers, gradient, packing):
+    for module in (kernel, packing):
         monkeypatch.setattr(module, "invoke", note)
     nets = gw.replicate(lambda: gw.LSTM(I, H), range(10))
     nets(torch.randn(10, T, B, I))[0].sum().backward()

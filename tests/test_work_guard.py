@@ -22,7 +22,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import gatewise as gw
-from gatewise.executors.cpu import buffers, gradient, kernel, packing, toolchain
+from gatewise.executors.cpu import kernel, packing, toolchain
 from gatewise.layers import Recurrent
 
 H = 16  # whole vectors: nothing is padded
@@ -135,7 +135,7 @@ def recorded(monkeypatch: pytest.MonkeyPatch) -> dict[str, tuple[list[int], list
         found[function.__name__] = (list(numbers), sizes)
         invoke(function, numbers, tensors, *rest)
 
-    for module in (buffers, gradient, packing):
+    for module in (kernel, packing):
         monkeypatch.setattr(module, "invoke", call)
     return found
 

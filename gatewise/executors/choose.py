@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+import torch
+
 from gatewise.executors import checkpoint, cpu, reference, rounding, scan
 from gatewise.executors.request import Request, Result
 
@@ -88,5 +90,38 @@ _RUN: dict[str, Callable[[Request], Result]] = {
 
 def run(request: Request, executor: str = "auto", strict: bool = False) -> Result:
     """Run the request on the executor that `choose` names."""
-    execute = _RUN[choose(request, executor, strict).executor]
+    return _execute(request, choose(request, executor, strict).executor)
+
+
+def _execute(request: Request, executor: str) -> Result:
+    execute = _RUN[executor]
     return checkpoint.run(request, execute) if checkpoint.applies(request) else execute(request)
+
+
+def run_both(
+    requests: tuple[Request, Request], executor: str = "auto", strict: bool = False
+) -> tuple[torch.Tensor, list[Result]]:
+    """Two requests on one input: their outputs side by side, [T, B, 2·O], and their results."""
+    executors = [choose(r, executor, strict).executor for r in requests]
+    if _joined(requests, executors):
+        return cpu.run_together(requests)
+    results = [_execute(r, e) for r, e in zip(requests, executors, strict=True)]
+    return torch.cat([r.output for r in results], -1), results
+
+
+def _joined(requests: tuple[Request, Request], executors: list[str]) -> bool:
+    """Are both computed in one call of the kernel?"""
+    return (
+        executors == ["cpu", "cpu"]
+        and not any(map(checkpoint.applies, requests))
+        and cpu.same_kernel(requests)
+    )
+
+
+def choose_both(requests: tuple[Request, Request], executor: str = "auto") -> list[Explanation]:
+    """`choose` for two requests on one input, and whether they run side by side."""
+    chosen = [choose(r, executor) for r in requests]
+    if not _joined(requests, [c.executor for c in chosen]):
+        return chosen
+    beside = cpu.beside(requests)
+    return [replace(c, note=", ".join(n for n in (c.note, beside) if n)) for c in chosen]

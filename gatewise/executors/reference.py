@@ -16,7 +16,7 @@ from torch.nn.functional import linear
 from gatewise.equations.trace import Trace, evaluate
 from gatewise.executors.counter import uniform
 from gatewise.executors.replicas import in_turn
-from gatewise.executors.request import Request, Result
+from gatewise.executors.request import Request, Result, blank_input, live_steps
 from gatewise.executors.rounding import rounded
 
 
@@ -24,14 +24,10 @@ def run(request: Request) -> Result:
     """Unroll the cell over time."""
     if request.replicas:
         return in_turn(run, request)
-    request = rounded(request)
+    request = blank_input(rounded(request))
     trace, weights, x = request.trace, request.weights, request.x
-    steps = len(x)
+    steps, live = len(x), live_steps(request)
     projected = linear(x, weights.weight_ih, weights.bias_ih)  # [T, B, G*H]
-    live = None
-    if request.lengths is not None:
-        time = torch.arange(steps, device=x.device)
-        live = time[:, None] < request.lengths.to(x.device)  # [T, B]
     keep = zoneout_masks(request)
 
     state = dict(request.state)

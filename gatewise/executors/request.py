@@ -6,7 +6,7 @@ With N replicas every tensor has N in front; see `replicas`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 
@@ -35,7 +35,7 @@ class Request:
 
     trace: Trace
     weights: Weights
-    x: torch.Tensor  # [T, B, I]
+    x: torch.Tensor  # [T, B, I]; anything, even NaN, at steps that do not exist
     state: dict[str, torch.Tensor]  # name -> [B, H] (the output state [B, P] if projected)
     reverse: bool = False
     lengths: torch.Tensor | None = None  # [B] int64, 0…T: steps t >= length do not exist
@@ -52,6 +52,22 @@ class Request:
     def replicas(self) -> int:
         """N, or 0 where there is no leading N."""
         return len(self.x) if self.x.dim() == 4 else 0
+
+
+def live_steps(request: Request) -> torch.Tensor | None:
+    """Which steps exist, [T, B] bool; None: all."""
+    x, lengths = request.x, request.lengths
+    if lengths is None:
+        return None
+    return torch.arange(len(x), device=x.device)[:, None] < lengths.to(x.device)
+
+
+def blank_input(request: Request) -> Request:
+    """The same with zeros for whatever stands at steps that do not exist."""
+    live = live_steps(request)
+    if live is None:
+        return request
+    return replace(request, x=torch.where(live.unsqueeze(-1), request.x, 0.0))
 
 
 @dataclass(frozen=True)

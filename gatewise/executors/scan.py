@@ -22,7 +22,7 @@ from torch.nn.functional import linear
 from gatewise.equations.trace import Trace, evaluate, symbol
 from gatewise.executors import reference
 from gatewise.executors.replicas import in_turn
-from gatewise.executors.request import Request, Result
+from gatewise.executors.request import Request, Result, blank_input, live_steps
 from gatewise.executors.rounding import rounded
 
 _K = 16  # steps one by one: more means fewer levels, and fewer numbers at work at once
@@ -86,7 +86,7 @@ def run(request: Request) -> Result:
         return reference.run(request)  # nothing to compute; the reference knows the shapes
     if request.replicas:
         return in_turn(run, request)
-    trace = request.trace
+    request, trace = blank_input(request), request.trace
     live, gone = _masks(request)
     keep = reference.zoneout_masks(request)
     values = _gates(request)
@@ -128,10 +128,8 @@ def run(request: Request) -> Result:
 
 def _masks(request: Request) -> tuple[torch.Tensor | None, torch.Tensor | None]:
     """[T, B, 1] bool: steps that exist, and those before which the state is zeroed."""
-    live, gone = None, request.resets
-    if request.lengths is not None:
-        time = torch.arange(len(request.x), device=request.x.device)
-        live = time[:, None] < request.lengths.to(request.x.device)
+    live, gone = live_steps(request), request.resets
+    if live is not None:
         gone = None if gone is None else gone & live
     return (
         None if live is None else live.unsqueeze(-1),

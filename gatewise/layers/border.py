@@ -79,8 +79,6 @@ def read_input(
     live = None
     if lengths is not None or resets is not None:
         lengths, live, resets = _masks(x, lengths, resets, swapped, unbatched)
-        if live is not None and packed is None:
-            x = torch.where(live, x, 0.0)  # whatever fills steps that do not exist, NaN too
     return Batch(x, lengths, live, resets, swapped, unbatched, packed)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from gatewise.executors import Explanation, Request, Result, choose
+from gatewise.executors import Explanation, Request, Result, choose, choose_both
 from gatewise.executors.rerun import transformed, wants_gradient
 from gatewise.layers.recurrent import Recurrent
 
@@ -53,13 +53,19 @@ def explain(layer: Recurrent, input: Any, state: Any = None, **call: Any) -> Sta
     """
     if not isinstance(layer, Recurrent):
         raise TypeError(f"layer must be a gatewise layer, got {type(layer).__name__}")
-    found: list[Explanation] = []
+    requests: list[Request] = []
 
     def note(request: Request) -> Result:
-        found.append(choose(request, layer.executor))
+        requests.append(request)
         return _blank(request)
 
     layer.dry_run(note, input, state, **call)
+    found: list[Explanation] = []
+    if layer.bidirectional:
+        for pair in zip(requests[::2], requests[1::2], strict=True):
+            found += choose_both(pair, layer.executor)
+    else:
+        found = [choose(r, layer.executor) for r in requests]
     names = [
         f"layer {d.index // layer.num_directions}" + " reverse" * d.reverse
         for d in layer.directions

@@ -96,16 +96,8 @@ def run(
         if layer.training and (rate := _input_dropout(layer, level)):
             stream = masks.LAYER_INPUT + level
             fed = x * masks.dropout_mask(rate, call.seed, stream, range(1), x, x.shape[-1])
-        found = []
-        for d in directions:
-            request = _request(layer, d, fed, call)
-            if runner is None:
-                found.append(executors.run(request, layer.executor, layer.strict))
-            else:
-                found.append(runner(request))
-        y = found[0].output
-        if len(found) == 2:
-            y = torch.cat([y, found[1].output], -1)
+        requests = [_request(layer, d, fed, call) for d in directions]
+        y, found = _run_level(layer, requests, runner)
         x = x + y if layer.residual and level else y
         results += found
     return x, results
@@ -114,6 +106,20 @@ def run(
 def _input_dropout(layer: Recurrent, level: int) -> float:
     rates = layer.input_dropout
     return rates[level] if isinstance(rates, tuple) else rates
+
+
+def _run_level(
+    layer: Recurrent, requests: list[Request], runner: Runner | None
+) -> tuple[torch.Tensor, list[Result]]:
+    """The directions of one layer: their outputs side by side, and their results."""
+    if runner is None and len(requests) == 2:
+        return executors.run_both((requests[0], requests[1]), layer.executor, layer.strict)
+    if runner is None:
+        found = [executors.run(requests[0], layer.executor, layer.strict)]
+    else:
+        found = [runner(r) for r in requests]
+    y = found[0].output if len(found) == 1 else torch.cat([r.output for r in found], -1)
+    return y, found
 
 
 def _between(layer: Recurrent, level: int, x: torch.Tensor, call: Call) -> torch.Tensor:

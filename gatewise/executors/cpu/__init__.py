@@ -9,9 +9,25 @@ import torch
 from gatewise.equations.trace import Trace
 from gatewise.executors.cpu import generate
 from gatewise.executors.cpu.kernel import Kernel, build
-from gatewise.executors.cpu.launch import note, obstacles, run
+from gatewise.executors.cpu.launch import (
+    beside,
+    note,
+    obstacles,
+    run,
+    run_together,
+    same_kernel,
+)
 
-__all__ = ["note", "obstacles", "prepare", "run", "source"]
+__all__ = [
+    "beside",
+    "note",
+    "obstacles",
+    "prepare",
+    "run",
+    "run_together",
+    "same_kernel",
+    "source",
+]
 
 
 def source(trace: Trace, dtype: torch.dtype = torch.float32, training: bool = True) -> str:

@@ -7,6 +7,7 @@ F = fed-back states, A = accumulators (gates, a split gate counting twice). Repl
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,15 +16,11 @@ from torch.nn.functional import pad
 
 from gatewise.equations.layout import Weights
 from gatewise.executors import reference
-from gatewise.executors.cpu.kernel import Kernel, Networks, invoke
+from gatewise.executors.cpu.kernel import Job, Kernel, Team, Works, together
 from gatewise.executors.cpu.packing import Packed, packed_weights, unprojected
+from gatewise.executors.cpu.share import Share, Work, share
 from gatewise.executors.replicas import separate
 from gatewise.executors.request import Request
-
-# Below this many multiplications a second thread costs more than it brings (some 40 µs).
-_PARALLEL_FROM = 1_000_000
-# Few rows: threads share the units instead, and meet once a step, which costs some 0.3 µs.
-_SPLIT_FROM = 60_000  # multiplications a step
 
 
 @functools.lru_cache(maxsize=64)
@@ -42,10 +39,10 @@ class Call:
     padded: int
     threads: int
     split: bool  # threads share the units, not the rows
-    many: Networks
+    team: Team
     numbers: list[int]
     hold: list[Any]  # the tensors the kernel is given, or None
-    states: list[torch.Tensor]  # [T, B, P], or [B, P] where no history is needed
+    states: list[torch.Tensor]  # [T, B, P], or [B, P] where no history is needed; output first
     first: list[torch.Tensor]  # [B, P]
     kept: torch.Tensor | None
     packed: Packed | None
@@ -64,25 +61,7 @@ def padded_rows(t: torch.Tensor, padded: int) -> torch.Tensor:
     return t.contiguous()
 
 
-def _share(products: int, steps: int, batch: int, vectors: int) -> tuple[int, bool]:
-    """How many threads, and whether they split the units (few rows) or the rows."""
-    threads = torch.get_num_threads()
-    if threads == 1 or products < _PARALLEL_FROM:
-        return 1, False
-    if batch < 2 * threads and products >= _SPLIT_FROM * steps and vectors >= threads:
-        return threads, True
-    return min(threads, batch), False
-
-
-def _share_networks(replicas: int, products: int) -> Networks:
-    """Replicas are split over the threads; with fewer than that, each has all threads in turn."""
-    threads = torch.get_num_threads()
-    if replicas < threads or replicas * products < _PARALLEL_FROM:
-        threads = 1
-    return Networks(replicas, threads)
-
-
-def _prepare(request: Request, made: Kernel) -> Call:
+def _prepare(request: Request, made: Kernel, given: Share, output: torch.Tensor) -> Call:
     trace, w = request.trace, unprojected(request.weights)
     training = made.backward is not None
     x = request.x.detach()
@@ -91,25 +70,21 @@ def _prepare(request: Request, made: Kernel) -> Call:
     *front, steps, batch, inputs = x.shape
     hidden = w.weight_ih.shape[-2] // len(trace.gates)
     padded = padded_units(hidden, made)
-    products = steps * batch * len(made.accumulators) * hidden * (inputs + hidden)
-    threads, split = _share(products, steps, batch, padded // made.lanes)
-    if made.collected:  # phases sum over all units of a row: they stay with one thread
-        threads, split = min(threads, batch), False
-    many = _share_networks(request.replicas, products)
+    team, threads, split = given
 
     def empty(*shape: int) -> torch.Tensor:
         return torch.empty(*front, *shape, dtype=x.dtype)
 
-    def new(*shape: int) -> torch.Tensor:
-        """Zero at steps that do not exist."""
-        return empty(*shape) if request.lengths is None else empty(*shape).zero_()
-
     learns_x = training and request.x.requires_grad
-    packed = packed_weights(made, w, padded, threads, learns_x, many)
-    states = [new(*((steps,) if history else ()), batch, padded) for history in made.history]
+    packers = threads if request.replicas else threads * team.crews
+    packed = packed_weights(made, w, padded, packers, learns_x, team)
+    states = [empty(*((steps,) if history else ()), batch, padded) for history in made.history[1:]]
+    # Whole vectors are written: straight into the output where these fill its rows.
+    straight = output.shape[-1] == padded
+    states.insert(0, output if straight else empty(steps, batch, padded))
     first = [padded_rows(request.state[s], padded) for s in trace.states]
     last = [empty(batch, padded) for _ in trace.states]
-    records = [new(steps, batch, padded) for _ in request.record]
+    records = [empty(steps, batch, padded) for _ in request.record]
     kept, kept_step = None, batch * made.width * padded if training else 0
     if training or made.collected:
         kept = empty(steps if training else 1, batch, made.width * padded)
@@ -137,7 +112,8 @@ def _prepare(request: Request, made: Kernel) -> Call:
         x.stride(-3),
         x.stride(-2),
         kept_step,
-        *(batch * padded if history else 0 for history in made.history),
+        states[0].stride(-2),
+        *(s.stride(-3) if history else 0 for s, history in zip(states, made.history, strict=True)),
     ]
     hold = [
         x,
@@ -167,7 +143,7 @@ def _prepare(request: Request, made: Kernel) -> Call:
         padded,
         threads,
         split,
-        many,
+        team,
         numbers,
         hold,
         states,
@@ -196,19 +172,35 @@ def _keep(request: Request, state: str, padded: int) -> torch.Tensor | None:
     return padded_rows(masks[state].expand(steps, batch, request.state[state].shape[-1]), padded)
 
 
-def forward(request: Request, made: Kernel) -> tuple[tuple[torch.Tensor, ...], Call]:
-    """Run the kernel: (output, final states …, records …) and the buffers of the call."""
-    call = _prepare(request, made)
-    invoke(made.forward, call.numbers, call.hold, call.many)
-    count, records = len(request.trace.states), len(request.record)
-    last = call.hold[len(call.hold) - records - count : len(call.hold) - records]
-    signals = call.hold[len(call.hold) - records :]
-    tensors = (call.states[0], *last, *signals)
+def forward(
+    requests: Sequence[Request], made: Kernel
+) -> tuple[tuple[torch.Tensor, ...], list[Call]]:
+    """Run the kernel on requests that have an input and a shape in common.
+
+    The outputs side by side in rows [T, B, requests·O], then each request's final states and
+    records; and the buffers of each call.
+    """
+    given, request = share(Work.of(requests, made)), requests[0]
+    count, size = len(requests), request.state[request.trace.output].shape[-1]
+    output = torch.empty(*request.x.shape[:-1], count * size, dtype=request.x.dtype)
+    parts = [output] if count == 1 else [output.narrow(-1, k * size, size) for k in range(count)]
+    calls = [_prepare(r, made, given, part) for r, part in zip(requests, parts, strict=True)]
+    works = [_run(call, part) for call, part in zip(calls, parts, strict=True)]
+    found = together(works, given.team)
+    return (output, *(t for own in found for t in own)), calls
+
+
+def _run(call: Call, output: torch.Tensor) -> Works[list[torch.Tensor]]:
+    """Fill `output`; the final states and the records."""
+    yield Job(call.kernel.forward, call.numbers, call.hold)
     sizes = sizes_of(call)
-    return tuple(
+    if call.states[0] is not output:
+        output.copy_(call.states[0][..., : sizes[0]])
+    signals = call.hold[len(call.hold) - len(sizes) + 1 :]
+    return [
         t if call.padded == n else t[..., :n].contiguous()
-        for t, n in zip(tensors, sizes, strict=True)
-    ), call
+        for t, n in zip(signals, sizes[1:], strict=True)
+    ]
 
 
 def sizes_of(call: Call) -> list[int]:

@@ -6,15 +6,17 @@ F = fed-back states, A = accumulators (gates, a split gate counting twice). Repl
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 
 from gatewise.equations.phases import PROJECTION
 from gatewise.executors import reference
 from gatewise.executors.cpu.buffers import Call, forward, padded_rows, sizes_of
-from gatewise.executors.cpu.kernel import Kernel, invoke
+from gatewise.executors.cpu.kernel import Job, Kernel, Works, together
 from gatewise.executors.request import Request
 from gatewise.executors.rerun import gradient, with_inputs
 
@@ -24,19 +26,22 @@ _HOT_GRADIENT = 768 * 1024
 
 
 class Recurrence(torch.autograd.Function):
-    """The kernel as one differentiable operation.
+    """The kernel as one differentiable operation, on requests that share an input.
 
     Its backward is itself a compiled kernel and cannot be differentiated; where a graph of the
     backward is asked for (create_graph=True), the reference computes it instead.
     """
 
     @staticmethod
-    def forward(ctx: Any, request: Request, made: Kernel, *inputs: torch.Tensor | None) -> Any:
-        outputs, call = forward(request, made)
+    def forward(
+        ctx: Any, requests: Sequence[Request], made: Kernel, *inputs: torch.Tensor | None
+    ) -> Any:
+        outputs, calls = forward(requests, made)
         # The outputs will own this node: the node must not own the outputs.
-        call.states = [t.detach() for t in call.states]
-        call.hold = [t.detach() if isinstance(t, torch.Tensor) else t for t in call.hold]
-        ctx.call = call
+        for call in calls:
+            call.states = [t.detach() for t in call.states]
+            call.hold = [t.detach() if isinstance(t, torch.Tensor) else t for t in call.hold]
+        ctx.calls = calls
         ctx.save_for_backward(*inputs, outputs[0])
         ctx.set_materialize_grads(False)
         ctx.inputs = len(inputs)
@@ -45,16 +50,51 @@ class Recurrence(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: torch.Tensor | None) -> Any:
         inputs = ctx.saved_tensors[: ctx.inputs]  # also checks that none was changed in place
-        needs = ctx.needs_input_grad[2:]
-        request = ctx.call.request
+        calls, count = ctx.calls, len(ctx.calls)
+        each_inputs = parts(inputs, inputs[:1] * count)
+        each_needs = parts(ctx.needs_input_grad[2:], ctx.needs_input_grad[2:3] * count)
+        each_grads = parts(grads, _halves(grads[0], count))
         if torch.is_grad_enabled():
-            found = gradient(reference.run, request, inputs, needs, grads, create_graph=True)
+            found = [
+                gradient(reference.run, call.request, own, needs, from_above, create_graph=True)
+                for call, own, needs, from_above in zip(
+                    calls, each_inputs, each_needs, each_grads, strict=True
+                )
+            ]
         else:
-            call, ctx.call = ctx.call, _spent(ctx.call)
-            if call.kept is None:  # a second backward: the first one consumed the kept values
-                call = forward(with_inputs(request, inputs), call.kernel)[1]
-            found = _gradient(call, needs, grads)
-        return (None, None, *found)
+            ctx.calls = [_spent(call) for call in calls]
+            if calls[0].kept is None:  # a second backward: the first one consumed the kept values
+                requests = [
+                    with_inputs(call.request, own)
+                    for call, own in zip(calls, each_inputs, strict=True)
+                ]
+                calls = forward(requests, calls[0].kernel)[1]
+            works = [_gradient(*work) for work in zip(calls, each_needs, each_grads, strict=True)]
+            found = together(works, calls[0].team)
+        d_x = [own[0] for own in found if own[0] is not None]
+        return (None, None, _sum(d_x), *(g for own in found for g in own[1:]))
+
+
+T = TypeVar("T")
+
+
+def parts(values: Sequence[T], firsts: Sequence[T]) -> list[tuple[T, ...]]:
+    """Of each request: its own first value, then its share of those that follow the first."""
+    many = (len(values) - 1) // len(firsts)
+    return [(first, *values[1 + k * many : 1 + (k + 1) * many]) for k, first in enumerate(firsts)]
+
+
+def _halves(d_output: torch.Tensor | None, count: int) -> Sequence[torch.Tensor | None]:
+    """The part of each request in the rows of the outputs, side by side."""
+    if count == 1 or d_output is None:
+        return [d_output] * count
+    return d_output.contiguous().chunk(count, -1)
+
+
+def _sum(tensors: list[torch.Tensor]) -> torch.Tensor | None:
+    """Of the gradients by the input that requests share; the first one is overwritten if it may."""
+    add = torch.Tensor.add if torch.is_grad_enabled() else torch.Tensor.add_
+    return functools.reduce(add, tensors) if tensors else None
 
 
 def _spent(call: Call) -> Call:
@@ -62,14 +102,14 @@ def _spent(call: Call) -> Call:
     return replace(call, kept=None, packed=None, hold=[], states=[], first=[])
 
 
-def _gradient(call: Call, needs: Any, grads: Any) -> list[torch.Tensor | None]:
+def _gradient(call: Call, needs: Any, grads: Any) -> Works[list[torch.Tensor | None]]:
     """The backward kernel: everything a gradient is asked for, in the order of `inputs_of`."""
-    request, trace, padded = call.request, call.request.trace, call.padded
+    trace, padded = call.request.trace, call.padded
     *front, _, batch, _ = call.x.shape
     count = len(trace.states)
     d_output, d_last, d_records = grads[0], grads[1 : 1 + count], grads[1 + count :]
-    # [T, B, P]: as contiguous rows the kernel can read
-    d_steps = [None if g is None else padded_rows(g, padded) for g in (d_output, *d_records)]
+    d_output, output_row = _rows(d_output, padded)
+    d_records = [None if g is None else padded_rows(g, padded) for g in d_records]
 
     def zeros(*shape: int) -> torch.Tensor:
         return torch.zeros(*front, *shape, dtype=call.x.dtype)
@@ -84,21 +124,19 @@ def _gradient(call: Call, needs: Any, grads: Any) -> list[torch.Tensor | None]:
     collected = empty(batch, made.collected, padded)
     d_means = empty(batch, made.means)
     needs_x, needs_ih, needs_hh, needs_b_ih, needs_b_hh, needs_hr, *needs_rest = needs
-    new = empty if request.lengths is None else zeros
-    d_input = new(*call.x.shape[-3:]) if needs_x else None
+    d_input = empty(*call.x.shape[-3:]) if needs_x else None
     panels = _Panels.of(call) if needs_ih or needs_hh or needs_hr else None
     assert call.packed is not None
-    extra = [call.packed.transposed, *d_steps, *carry, d_bias, d_param]
+    extra = [call.packed.transposed, d_output, *d_records, *carry, d_bias, d_param]
     extra += [panels and panels.x, panels and panels.h, call.packed.x_transposed, d_input]
     extra += [call.packed.late_transposed, collected, d_means]
     later = int(panels is not None and panels.later)
-    numbers = [*call.numbers, later]
-    invoke(call.kernel.backward, numbers, [*call.hold, *extra], call.many)
+    yield Job(call.kernel.backward, [*call.numbers, later, output_row], [*call.hold, *extra])
 
     hidden = call.numbers[3]
     from_x = [k for k, a in enumerate(accumulators) if a.from_input]
     has_b_hh = [k for k, a in enumerate(accumulators) if a.from_feedback or a.gate in made.late]
-    weights = (None, None, None) if panels is None else _unpack(call, panels)
+    weights = (None, None, None) if panels is None else (yield from _unpack(call, panels))
     total = d_bias.sum(-3)[..., :hidden]
     per_unit = d_param.sum(-3)[..., :hidden]
     found = [
@@ -111,6 +149,16 @@ def _gradient(call: Call, needs: Any, grads: Any) -> list[torch.Tensor | None]:
     sizes = sizes_of(call)[1 : 1 + count]
     rest = [*per_unit.unbind(-2), *(c[..., :n] for c, n in zip(carry, sizes, strict=True))]
     return found + [g if need else None for g, need in zip(rest, needs_rest, strict=True)]
+
+
+def _rows(t: torch.Tensor | None, padded: int) -> tuple[torch.Tensor | None, int]:
+    """[T, B, P] as the kernel reads it, and how far its rows lie apart."""
+    if t is None:
+        return None, 0
+    *_, step, row, number = t.stride()
+    if t.shape[-1] == padded and number == 1 and step == t.shape[-2] * row:
+        return t.detach(), row
+    return padded_rows(t, padded), padded
 
 
 class _Panels(NamedTuple):
@@ -133,7 +181,9 @@ class _Panels(NamedTuple):
         return cls(x, h, later)
 
 
-def _unpack(call: Call, panels: _Panels) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
+def _unpack(
+    call: Call, panels: _Panels
+) -> Works[tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]]:
     """The weights' gradients, summed over the sets, in the shape of W, U and the projection."""
     weights, hidden = call.weights, call.numbers[3]
     # What comes later in a step has rows of its own, which no panel holds.
@@ -141,7 +191,7 @@ def _unpack(call: Call, panels: _Panels) -> tuple[torch.Tensor, torch.Tensor, to
     d_ih = torch.empty(weights.weight_ih.shape, dtype=call.x.dtype)
     d_hh = new(weights.weight_hh.shape, dtype=call.x.dtype)
     numbers = [call.threads, call.x.shape[-1], hidden, call.padded, panels.x.shape[-2]]
-    invoke(call.kernel.unpack, numbers, [panels.x, panels.h, d_ih, d_hh], call.many)
+    yield Job(call.kernel.unpack, numbers, [panels.x, panels.h, d_ih, d_hh])
     gates = (*call.request.trace.gates, PROJECTION)
     rows = {g: k * hidden for k, g in enumerate(gates)}
     for q, gate in enumerate(call.kernel.late):

@@ -5,10 +5,10 @@ from __future__ import annotations
 import ctypes
 import functools
 import os
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import sympy
 import torch
@@ -17,6 +17,7 @@ from gatewise.equations.trace import Accumulator, Trace, subexpressions
 from gatewise.executors.cpu import toolchain
 from gatewise.executors.cpu.generate import SKELETON, KernelSpec, c_text, source
 
+R = TypeVar("R")
 _GENERATORS = (
     "equations.derive",
     "equations.phases",
@@ -54,9 +55,8 @@ def runtime() -> ctypes.CDLL:
     lib = toolchain.library("runtime " + c_text("runtime.c"), lambda: c_text("runtime.c"))
     lib.gw_chain.argtypes = [ctypes.c_long, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p]
     lib.gw_chain.restype = None
-    many = [ctypes.c_long, ctypes.c_long, *[ctypes.c_void_p] * 4, ctypes.c_long]
-    lib.gw_networks.argtypes = many
-    lib.gw_networks.restype = ctypes.c_int
+    lib.gw_side_by_side.argtypes = [ctypes.c_void_p, *[ctypes.c_long] * 4]
+    lib.gw_side_by_side.restype = ctypes.c_int
     lib.gw_fingerprint.argtypes = [ctypes.c_long, ctypes.c_void_p, ctypes.c_void_p]
     lib.gw_fingerprint.restype = ctypes.c_uint64
     team = _torch_openmp()
@@ -96,32 +96,88 @@ def pointer(t: torch.Tensor | None) -> int:
     return 0 if t is None else t.data_ptr()
 
 
-class Networks(NamedTuple):
-    """How many networks one call computes, and how many threads they are split over."""
+class Team(NamedTuple):
+    """How threads make calls that do not depend on each other: `gw_side_by_side`."""
 
-    number: int = 0  # 0: one, with no dimension for it in front of the tensors
+    networks: int = 0  # of each call; 0: one, with no dimension for it in front of the tensors
+    crews: int = 1  # of threads, one call each at a time; 1: all threads, one call after the other
     threads: int = 1
 
 
-ALONE = Networks()
+ALONE = Team()
 
 
 def invoke(
     function: Any,
     numbers: list[int],
     tensors: Sequence[torch.Tensor | None],
-    many: Networks = ALONE,
+    team: Team = ALONE,
 ) -> None:
     """Call a C function with its arguments and the thread pool, on each network's part of them."""
+    if team.networks:
+        _side_by_side([Job(function, numbers, tensors)], team)
+        return
     n = (ctypes.c_int64 * len(numbers))(*numbers)
     p = (ctypes.c_void_p * len(tensors))(*(pointer(t) for t in tensors))
-    if not many.number:
-        function(n, p, parallel())
-        return
-    apart = [0 if t is None else t.stride(0) * t.element_size() for t in tensors]
-    steps = (ctypes.c_int64 * len(apart))(*apart)
-    if not runtime().gw_networks(*many, function, n, p, steps, len(apart)):
-        raise RuntimeError(f"a kernel of {len(apart)} arguments cannot compute many networks")
+    function(n, p, parallel())
+
+
+class Job(NamedTuple):
+    """A call of a C function, to be made."""
+
+    function: Any
+    numbers: list[int]
+    tensors: Sequence[torch.Tensor | None]
+
+
+class _Call(ctypes.Structure):
+    """`call` in runtime.c."""
+
+    _fields_ = [
+        ("kernel", ctypes.c_void_p),
+        ("numbers", ctypes.c_void_p),
+        ("steps", ctypes.c_void_p),
+        ("base", ctypes.c_void_p),
+        ("arguments", ctypes.c_long),
+    ]
+
+
+def _side_by_side(jobs: Sequence[Job], team: Team) -> None:
+    calls, hold = (_Call * len(jobs))(), []
+    for call, (function, numbers, tensors) in zip(calls, jobs, strict=True):
+        apart = [0 if t is None else t.stride(0) * t.element_size() for t in tensors]
+        n = (ctypes.c_int64 * len(numbers))(*numbers)
+        steps = (ctypes.c_int64 * len(apart))(*apart)
+        p = (ctypes.c_void_p * len(tensors))(*(pointer(t) for t in tensors))
+        hold += [n, steps, p]
+        call.kernel = ctypes.cast(function, ctypes.c_void_p)
+        call.numbers, call.steps, call.base = (ctypes.addressof(a) for a in (n, steps, p))
+        call.arguments = len(apart)
+    networks, crews, threads = team
+    if not runtime().gw_side_by_side(calls, len(jobs), max(1, networks), crews, threads):
+        raise RuntimeError("a kernel of so many arguments cannot be called side by side")
+
+
+Works = Generator[Job, None, R]  # what is to be called on the way to a result
+
+
+def together(works: Sequence[Works[R]], team: Team) -> list[R]:
+    """Work that yields its calls: the first calls of all are made at once, then the second, ..."""
+    results: dict[int, R] = {}
+    while len(results) < len(works):
+        jobs: list[Job] = []
+        for k, work in enumerate(works):
+            try:
+                if k not in results:
+                    jobs.append(next(work))
+            except StopIteration as end:
+                results[k] = end.value
+        if len(jobs) > 1 and team.crews > 1:
+            _side_by_side(jobs, team)
+        else:
+            for job in jobs:
+                invoke(*job, team)
+    return [results[k] for k in range(len(works))]
 
 
 _kernels: dict[tuple[object, ...], Kernel | str] = {}

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 
 from gatewise.executors import reference
 from gatewise.executors.cpu.buffers import forward
-from gatewise.executors.cpu.gradient import Recurrence
+from gatewise.executors.cpu.gradient import Recurrence, parts
 from gatewise.executors.cpu.kernel import Kernel, kernel
+from gatewise.executors.cpu.share import Work, in_words
 from gatewise.executors.request import Request, Result
 from gatewise.executors.rerun import inputs_of, transformed, wants_gradient
 
@@ -61,18 +64,47 @@ def _kernel_for(request: Request) -> Kernel | str:
 
 def run(request: Request) -> Result:
     """Run the kernel; differentiable where an input requires it."""
+    return run_together([request])[1][0]
+
+
+def run_together(requests: Sequence[Request]) -> tuple[torch.Tensor, list[Result]]:
+    """Run requests that share an input and `same_kernel`: their outputs side by side in one tensor.
+
+    Differentiable where an input requires it.
+    """
+    request = requests[0]
     if not request.x.shape[-3] or not request.x.shape[-2]:
-        return reference.run(request)  # nothing to compute; the reference knows the shapes
+        # nothing to compute; the reference knows the shapes
+        results = [reference.run(r) for r in requests]
+        return torch.cat([r.output for r in results], -1), results
     made = _kernel_for(request)
     if isinstance(made, str):
         raise RuntimeError(made)
-    if wants_gradient(request):
-        flat = Recurrence.apply(request, made, *inputs_of(request))
+    if any(map(wants_gradient, requests)):
+        inputs = [inputs_of(r)[1:] for r in requests]
+        flat = Recurrence.apply(requests, made, request.x, *(t for own in inputs for t in own))
     else:
-        flat = forward(request, made)[0]
-    states = request.trace.states
-    return Result(
-        flat[0],
-        dict(zip(states, flat[1 : 1 + len(states)], strict=True)),
-        dict(zip(request.record, flat[1 + len(states) :], strict=True)),
-    )
+        flat, _ = forward(requests, made)
+    outputs = flat[:1] if len(requests) == 1 else flat[0].chunk(len(requests), -1)
+    count = len(request.trace.states)
+    return flat[0], [
+        Result(
+            output,
+            dict(zip(request.trace.states, own[:count], strict=True)),
+            dict(zip(request.record, own[count:], strict=True)),
+        )
+        for output, *own in parts(flat, outputs)
+    ]
+
+
+def same_kernel(requests: Sequence[Request]) -> bool:
+    """Does one kernel compute them all?"""
+    first, *others = (_kernel_for(r) for r in requests)
+    return all(made is first for made in others)
+
+
+def beside(requests: Sequence[Request]) -> str:
+    """How requests of `run_together` share the threads, in words."""
+    made = _kernel_for(requests[0])
+    assert isinstance(made, Kernel)
+    return in_words(Work.of(requests, made))

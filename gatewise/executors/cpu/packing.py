@@ -20,7 +20,7 @@ from torch.nn.functional import pad
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from gatewise.equations.layout import Weights
-from gatewise.executors.cpu.kernel import ALONE, Kernel, Networks, invoke, pointer, runtime
+from gatewise.executors.cpu.kernel import ALONE, Kernel, Team, invoke, pointer, runtime
 
 
 def unprojected(w: Weights) -> Weights:
@@ -57,7 +57,7 @@ def pack(
     threads: int,
     learns_x: bool = False,
     room: Packed | None = None,
-    many: Networks = ALONE,
+    team: Team = ALONE,
 ) -> Packed:
     """Copy the weights into the kernel's order, into `room` if it was packed for the same."""
     packed = room or _new_packed(made, w, padded, learns_x)
@@ -69,7 +69,7 @@ def pack(
     to = (packed.x, packed.h, packed.transposed, packed.bias)
     late = (packed.late, packed.late_transposed)
     numbers = [threads, w.weight_ih.shape[-1], hidden, padded]
-    invoke(made.pack, numbers, [*raw, *to, *late, packed.x_transposed], many)
+    invoke(made.pack, numbers, [*raw, *to, *late, packed.x_transposed], team)
     return packed
 
 
@@ -117,13 +117,13 @@ def packed_weights(
     padded: int,
     threads: int,
     learns_x: bool = False,
-    many: Networks = ALONE,
+    team: Team = ALONE,
 ) -> Packed:
     """`pack`, or what it gave the last time if the weights are what they were."""
     given = (w.weight_ih, w.weight_hh, w.bias_ih, w.bias_hh)
     held = [t for t in given if t is not None]
     if not (type(w.weight_ih) is torch.nn.Parameter and all(t.is_contiguous() for t in held)):
-        return pack(made, w, padded, threads, learns_x, None, many)  # made for this call alone
+        return pack(made, w, padded, threads, learns_x, None, team)  # made for this call alone
     purpose = (made, learns_x, *(None if t is None else t.shape for t in given))
     now = fingerprint(held)
     with _lock:
@@ -132,7 +132,7 @@ def packed_weights(
             # Panels that no call reads any more are written again: no new memory to be cleared.
             reuse = kept is not None and kept.purpose == purpose and not kept.lent
             room = kept.packed if kept is not None and reuse else None
-            kept = _Kept(purpose, now, pack(made, w, padded, threads, learns_x, room, many))
+            kept = _Kept(purpose, now, pack(made, w, padded, threads, learns_x, room, team))
             _kept[w.weight_ih] = kept
         lent = replace(kept.packed)
         kept.lent.add(lent)

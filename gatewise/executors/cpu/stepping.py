@@ -137,7 +137,7 @@ class CompiledStack:
         # that the one before read last, which are still in the second cache.
         numbers = [1, self.batch, inputs, layer.hidden, layer.padded, parity, self.threads]
         split = self.threads > 1 and not layer.kernel.collected  # phases stay with one thread
-        numbers += [int(split), 0, stride, 0, *(0 for _ in layer.trace.states)]
+        numbers += [int(split), 0, stride, 0, layer.padded, *(0 for _ in layer.trace.states)]
         return (ctypes.c_int64 * len(numbers))(*numbers)
 
     def _pointers_of(self, k: int, parity: int) -> ctypes.Array[ctypes.c_void_p]:

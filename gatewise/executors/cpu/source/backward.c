@@ -24,11 +24,11 @@ static void backward_units(const job *j, const step_rows *s, long t, long vector
     for (int k = 0; k < NSAVE; k++) kept[k] = load(own + k * padded);
     for (int k = 0; k < NS; k++) {
       previous[k] = load(s->previous[k][i] + at);
-      next[k] = load((const real *)j->p[P_STATE + k] + t * n[N_STATE_STEP + k] + row * padded + at);
+      next[k] = load(state_row(j, k, t, row) + at);
       keep[k] = ZONEOUT[k] ? load((const real *)j->p[P_KEEP + k] + cell) : splat(0);
       d_next[k] = load((const real *)j->p[P_CARRY + k] + row * padded + at);
     }
-    if (d_output) d_next[0] += load(d_output + cell);
+    if (d_output) d_next[0] += load(d_output + (t * n[N_BATCH] + row) * n[N_D_OUTPUT_ROW] + at);
     for (int k = 0; k < NR; k++)
       d_record[k] = j->p[P_D_RECORD + k] ? load((const real *)j->p[P_D_RECORD + k] + cell)
                                          : splat(0);
@@ -235,11 +235,23 @@ static void add_samples(const job *j, const step_rows *rows, long t, sample_list
   }
 }
 
+/* Steps that do not exist have no derivatives. */
+static void clear_derivatives(const job *j, const part *w, long t, long begin, long end) {
+  const int64_t *n = j->n, *lengths = j->p[P_LENGTHS];
+  for (long row = begin; lengths && row < end; row++) {
+    if (t < lengths[row]) continue;
+    if (NLATE) /* the gradients of late products are taken of all steps at once */
+      memset(kept_row(j, t, row), 0, WIDTH * n[N_PADDED] * sizeof(real));
+    if (j->p[P_D_INPUT] && w->from == 0)
+      memset((real *)j->p[P_D_INPUT] + (t * n[N_BATCH] + row) * n[N_INPUTS], 0,
+             n[N_INPUTS] * sizeof(real));
+  }
+}
+
 static void backward_sequence(const job *j, part *w, long begin, long end, sample_list *samples,
                               operand *room) {
   const int64_t *n = j->n;
   const long steps = n[N_STEPS], padded = n[N_PADDED];
-  const int64_t *lengths = j->p[P_LENGTHS];
   const long set = j->arrived ? 0 : w->id;
   real *d_bias = (real *)j->p[P_D_BIAS] + set * NG * padded;
   real *d_param = (real *)j->p[P_D_PARAM] + set * NP * padded;
@@ -248,11 +260,7 @@ static void backward_sequence(const job *j, part *w, long begin, long end, sampl
   for (long k = 0; k < steps; k++) {
     const long t = n[N_REVERSE] ? k : steps - 1 - k;
     find_rows(j, t, begin, end, &s);
-    if (lengths) /* steps that do not exist contribute nothing to the weights' gradients */
-      for (long row = begin; row < end; row++)
-        if (t >= lengths[row])
-          for (int a = 0; a < WIDTH; a++)
-            memset(kept_row(j, t, row) + a * padded + first, 0, size);
+    clear_derivatives(j, w, t, begin, end);
 #if PHASES
     if (s.count) backward_phases(j, &s, t, d_bias, d_param, room);
 #else

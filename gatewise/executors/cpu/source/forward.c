@@ -64,7 +64,7 @@ INLINE void forward_tile(const job *j, const step_rows *s, long t, long i0, cons
       for (int k = 0; k < NP; k++) p[k] = load(param + k * padded + o);
       step_forward(a, previous, keep, p, next, kept, record);
       for (int k = 0; k < NS; k++)
-        store((real *)j->p[P_STATE + k] + t * n[N_STATE_STEP + k] + row * padded + o, next[k]);
+        store(state_row(j, k, t, row) + o, next[k]);
 #if TRAINING
       for (int k = 0; k < NSAVE; k++)
         store((real *)kept_row(j, t, row) + k * padded + o, kept[k]);
@@ -161,6 +161,18 @@ APART void take_ahead(const job *j, const part *w, long k, long count, long begi
     }
 }
 
+/* What is handed out is zero at steps that do not exist. */
+static void clear_missing(const job *j, const part *w, long t, long begin, long end) {
+  const int64_t *n = j->n, *lengths = j->p[P_LENGTHS];
+  const long first = w->from * LANES, size = (w->to - w->from) * LANES * sizeof(real);
+  for (long row = begin; lengths && row < end; row++) {
+    if (t < lengths[row]) continue;
+    memset(state_row(j, 0, t, row) + first, 0, size);
+    for (int k = 0; k < NR; k++)
+      memset((real *)j->p[P_RECORD + k] + (t * n[N_BATCH] + row) * n[N_PADDED] + first, 0, size);
+  }
+}
+
 static void forward_sequence(const job *j, part *w, long begin, long end, operand *room) {
   const int64_t *n = j->n;
   const long steps = n[N_STEPS], padded = n[N_PADDED], row_size = NG * padded;
@@ -176,6 +188,7 @@ static void forward_sequence(const job *j, part *w, long begin, long end, operan
       take_ahead(j, w, k, steps - k < AHEAD ? steps - k : AHEAD, begin, end, ahead, ahead_room);
     for (long i = 0; ahead && i < s.count; i++)
       s.ahead[i] = ahead + (k % AHEAD * (end - begin) + s.row[i] - begin) * row_size;
+    clear_missing(j, w, t, begin, end);
     if (s.count) forward_step(j, &s, t, w->from, w->to);
 #if PHASES
     if (s.count) forward_phases(j, &s, t, room);
@@ -191,8 +204,7 @@ static void forward_sequence(const job *j, part *w, long begin, long end, operan
     const long t = n[N_REVERSE] ? 0 : length - 1;
     for (int k = 0; k < NS; k++) {
       const real *from = length == 0 ? (const real *)j->p[P_FIRST + k] + row * padded
-                                     : (const real *)j->p[P_STATE + k] +
-                                           t * n[N_STATE_STEP + k] + row * padded;
+                                     : state_row(j, k, t, row);
       memcpy((real *)j->p[P_LAST + k] + row * padded, from, padded * sizeof(real));
     }
   }

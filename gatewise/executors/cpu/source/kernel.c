@@ -14,12 +14,14 @@
  * Buffers (row-major; who owns them: the caller, for the length of the call)
  *   x        [T, B, I], strides given          read
  *   state[s] [T, B, P] or [B, P] (step 0)      written: the state after each step; the second
- *            form, overwritten in place, serves a state nobody reads again
+ *            form, overwritten in place, serves a state nobody reads again. The rows of the first
+ *            one, the output, may lie further apart: in one half of what two directions write
  *   first[s] [B, P]  initial state             read
  *   last[s]  [B, P]  state after a row's last step  written; null where nobody asks
  *   kept     [T, B, W*P], W = max(NSAVE, NG)   forward writes kept values, backward replaces
  *            them by the derivatives of the NG accumulators
- *   record   [NR][T, B, P]                     written by forward; backward reads gradients
+ *   record   [NR][T, B, P]                     written by forward; backward reads gradients.
+ *            Records and the output are zero at steps that do not exist, like d_input
  *   packed_x [P/LANES][I][NGX][LANES], packed_h [P/LANES][NF][H][NGH][LANES]; these and the
  *            transposed ones are of `weight`s, GROUP inputs each: in place of I and H stand
  *            ENTRIES(I) and ENTRIES(H) (weights.h)
@@ -61,9 +63,9 @@ typedef int (*parallel_fn)(task, void *, long, int together);
 
 /* Arguments, in the order of launch.py. */
 enum { N_STEPS, N_BATCH, N_INPUTS, N_UNITS, N_PADDED, N_REVERSE, N_THREADS, N_SPLIT, N_X_STEP, N_X_ROW,
-       N_KEPT_STEP, N_STATE_STEP, N_COUNT = N_STATE_STEP + NS,
+       N_KEPT_STEP, N_OUTPUT_ROW, N_STATE_STEP, N_COUNT = N_STATE_STEP + NS,
        /* backward only */
-       N_LATER = N_COUNT };
+       N_LATER = N_COUNT, N_D_OUTPUT_ROW };
 enum { P_X, P_PACKED_X, P_PACKED_H, P_BIAS, P_PARAM, P_KEPT, P_RESETS, P_LENGTHS, P_MASK,
        P_ZERO, P_CUT_STEPS, P_MEANS,
        P_PACKED_L, P_KEEP, P_FIRST = P_KEEP + NS, P_STATE = P_FIRST + NS, P_LAST = P_STATE + NS,
@@ -99,6 +101,19 @@ static void meet(const job *j, part *w) {
   }
 }
 
+/* Where the rows of thread `id` begin: all threads have equally many steps, whose lengths may
+ * differ from row to row. */
+static long first_row(const job *j, long id) {
+  const long batch = j->n[N_BATCH], threads = j->n[N_THREADS];
+  const int64_t *lengths = j->p[P_LENGTHS];
+  if (!lengths || id == threads) return batch * id / threads;
+  long all = 0, before = 0, row = 0;
+  for (long k = 0; k < batch; k++) all += lengths[k];
+  for (; row < batch && (2 * before + lengths[row]) * threads < 2 * all * id; row++)
+    before += lengths[row];
+  return row;
+}
+
 static part share(const job *j, long id) {
   const int64_t *n = j->n;
   const long vectors = n[N_PADDED] / LANES, threads = n[N_THREADS];
@@ -107,8 +122,8 @@ static part share(const job *j, long id) {
     w.from = vectors * id / threads;
     w.to = vectors * (id + 1) / threads;
   } else {
-    w.begin = n[N_BATCH] * id / threads;
-    w.end = n[N_BATCH] * (id + 1) / threads;
+    w.begin = first_row(j, id);
+    w.end = first_row(j, id + 1);
   }
   return w;
 }
@@ -130,6 +145,11 @@ static void launch(task work, const int64_t *n, void *const *p, parallel_fn para
 
 INLINE real *kept_row(const job *j, long t, long row) {
   return (real *)j->p[P_KEPT] + t * j->n[N_KEPT_STEP] + row * WIDTH * j->n[N_PADDED];
+}
+
+INLINE real *state_row(const job *j, int k, long t, long row) {
+  const int64_t *n = j->n;
+  return (real *)j->p[P_STATE + k] + t * n[N_STATE_STEP + k] + row * n[k ? N_PADDED : N_OUTPUT_ROW];
 }
 
 #if HELD == INT8
@@ -203,7 +223,7 @@ static void find_rows(const job *j, long t, long begin, long end, step_rows *s) 
       s->previous[k][i] =
           reset ? (const real *)j->p[P_ZERO]
           : initial ? (const real *)j->p[P_FIRST + k] + row * padded
-          : (const real *)j->p[P_STATE + k] + before * n[N_STATE_STEP + k] + row * padded;
+                    : state_row(j, k, before, row);
   }
 }
 
@@ -240,6 +260,7 @@ INLINE long tile_rows(long left, long most) {
   const long tiles = (left + most - 1) / most, missing = tiles * most - left;
   if (missing == 0) return most;
   if (missing <= tiles && most > 1) return most - 1;
+  if (left == most + 1 && most > 2) return most - 1; /* and then 2: one row would wait */
   return left >= 4 && most >= 4 ? 4 : left >= 2 && most >= 2 ? 2 : 1;
 }
 

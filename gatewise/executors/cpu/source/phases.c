@@ -40,7 +40,7 @@ static row_view view_row(const job *j, const step_rows *s, long t, long i, real 
   r.means = (real *)j->p[P_MEANS] + cell * NMEANS;
   for (int k = 0; k < NS; k++) {
     r.previous[k] = s->previous[k][i];
-    r.state[k] = (real *)j->p[P_STATE + k] + t * n[N_STATE_STEP + k] + row * padded;
+    r.state[k] = state_row(j, k, t, row);
     r.keep[k] = (const real *)j->p[P_KEEP + k] + cell * padded;
   }
   for (int k = 0; k < NR; k++) r.record[k] = (real *)j->p[P_RECORD + k] + cell * padded;
@@ -50,7 +50,7 @@ static row_view view_row(const job *j, const step_rows *s, long t, long i, real 
   for (int k = 0; k < NR; k++)
     r.d_record[k] = j->p[P_D_RECORD + k] ? (const real *)j->p[P_D_RECORD + k] + cell * padded
                                          : NULL;
-  r.d_output = j->p[P_D_OUTPUT] ? (const real *)j->p[P_D_OUTPUT] + cell * padded : NULL;
+  r.d_output = j->p[P_D_OUTPUT] ? (const real *)j->p[P_D_OUTPUT] + cell * n[N_D_OUTPUT_ROW] : NULL;
   r.collected = (real *)j->p[P_COLLECTED] + row * NCOLLECTED * padded;
   r.d_means = (real *)j->p[P_D_MEANS] + row * NMEANS;
 #endif

@@ -148,38 +148,99 @@ int gw_parallel(task_fn task, void *context, long n, int together) {
 
 typedef void (*kernel_fn)(const int64_t *, void *const *, int (*)(task_fn, void *, long, int));
 
-/* One kernel for `count` networks: argument i of network k lies k * steps[i] bytes after base[i]. */
+/* ---- calls that do not depend on each other --------------------------------------------- */
+
+/* The threads form crews, and each crew makes some of the calls: its first member runs the kernel,
+ * the others wait for the tasks that the kernel hands out. A crew of one runs them in order. */
+typedef struct {
+  _Alignas(64) long size;
+  task_fn task; /* null: there is no other call */
+  void *context;
+  long tasks;
+  atomic_long handed_out; /* counts; a change is the signal to start */
+  atomic_long unfinished;
+} crew;
+
+static _Thread_local crew *own_crew; /* of the thread that runs a kernel */
+
+static void wait_a_little(long k) {
+  if (k < SPINS) pause_briefly();
+  else sched_yield();
+}
+
+static void hand_out(crew *c, task_fn task, void *context, long n) {
+  c->task = task;
+  c->context = context;
+  c->tasks = n;
+  atomic_store(&c->unfinished, c->size - 1);
+  atomic_fetch_add(&c->handed_out, 1);
+}
+
+static int crew_parallel(task_fn task, void *context, long n, int together) {
+  crew *c = own_crew;
+  if (together && n > c->size) return 0;
+  hand_out(c, task, context, n);
+  for (long k = 0; k < n; k += c->size) task(context, k);
+  for (long k = 0; atomic_load(&c->unfinished); k++) wait_a_little(k);
+  return 1;
+}
+
+static void follow(crew *c, long place) {
+  for (long seen = 0;; seen++) {
+    for (long k = 0; atomic_load(&c->handed_out) == seen; k++) wait_a_little(k);
+    if (!c->task) return;
+    for (long k = place; k < c->tasks; k += c->size) c->task(c->context, k);
+    atomic_fetch_sub(&c->unfinished, 1);
+  }
+}
+
+/* One kernel for some networks: argument i of network k lies k * steps[i] bytes after base[i]. */
 #define MOST_ARGUMENTS 256
 
 typedef struct {
   kernel_fn kernel;
   const int64_t *numbers, *steps;
   char *const *base;
-  long count, arguments, threads;
-} networks;
+  long arguments;
+} call;
 
-static int in_order(task_fn task, void *context, long n, int together) {
-  if (together && n > 1) return 0;
-  for (long k = 0; k < n; k++) task(context, k);
-  return 1;
-}
+typedef struct {
+  const call *calls;
+  long number, networks, crews;
+  crew *crew;
+} many_calls;
 
-/* Networks that are split over threads are computed by one thread each. */
-static void run_networks(void *context, long id) {
-  const networks *w = context;
+static void make_call(const call *c, long network, int (*parallel)(task_fn, void *, long, int)) {
   void *own[MOST_ARGUMENTS];
-  for (long k = w->count * id / w->threads; k < w->count * (id + 1) / w->threads; k++) {
-    for (long i = 0; i < w->arguments; i++)
-      own[i] = w->base[i] ? w->base[i] + k * w->steps[i] : 0;
-    w->kernel(w->numbers, own, w->threads > 1 ? in_order : gw_parallel);
-  }
+  for (long i = 0; i < c->arguments; i++)
+    own[i] = c->base[i] ? c->base[i] + network * c->steps[i] : 0;
+  c->kernel(c->numbers, own, parallel);
 }
 
-int gw_networks(long count, long threads, kernel_fn kernel, const int64_t *numbers,
-                char *const *base, const int64_t *steps, long arguments) {
-  networks w = {kernel, numbers, steps, base, count, arguments, threads};
-  if (arguments > MOST_ARGUMENTS) return 0;
-  return gw_parallel(run_networks, &w, threads, 0);
+static void crew_task(void *context, long id) {
+  const many_calls *w = context;
+  const long all = w->number * w->networks, k = id % w->crews, place = id / w->crews;
+  crew *c = w->crew + k;
+  if (place) return follow(c, place);
+  own_crew = c;
+  for (long i = all * k / w->crews; i < all * (k + 1) / w->crews; i++)
+    make_call(w->calls + i / w->networks, i % w->networks, crew_parallel);
+  hand_out(c, 0, 0, 0);
+}
+
+/* `number` calls for `networks` networks each, on `crews` crews that share `threads` threads; 0
+ * where a call has too many arguments. Without these threads, one call after the other. */
+int gw_side_by_side(const call *calls, long number, long networks, long crews, long threads) {
+  crew crew[crews];
+  many_calls w = {calls, number, networks, crews, crew};
+  for (long i = 0; i < number; i++)
+    if (calls[i].arguments > MOST_ARGUMENTS) return 0;
+  memset(crew, 0, sizeof crew);
+  for (long k = 0; k < crews; k++) crew[k].size = threads / crews;
+  if (crews > 1 && gw_parallel(crew_task, &w, crews * (threads / crews), 1)) return 1;
+  for (long i = 0; i < number * networks; i++)
+    make_call(calls + i / networks, i % networks, gw_parallel);
+  return 1;
 }
 
 /* One call for a stack of layers: kernel k reads what kernel k-1 wrote. */
