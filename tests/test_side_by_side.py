@@ -53,7 +53,7 @@ def twin(layer: gw.Recurrent) -> gw.Recurrent:
 def results(layer: gw.Recurrent, x: torch.Tensor, **call: Any) -> tuple[Named, Named]:
     """What a call gives, and every gradient, by name."""
     layer.zero_grad()
-    dtype = layer.weight_ih_l0.dtype
+    dtype = next(layer.parameters()).dtype
     given = x.to(dtype, copy=True).requires_grad_()
     sizes = [layer.output_size if s == "h" else layer.hidden_size for s in layer.cell.states]
     draw = torch.Generator().manual_seed(2)
@@ -79,7 +79,7 @@ def assert_close(found: Named, wanted: Named, most: float) -> None:
         assert error <= most * want.double().norm(), name
 
 
-@pytest.mark.parametrize("threads", [2, 3, 4])
+@pytest.mark.parametrize("threads", [2, 4])
 @pytest.mark.parametrize(
     ("cell", "hidden", "options", "call"),
     [
@@ -165,7 +165,7 @@ def test_the_gradient_of_a_gradient() -> None:
     layer, x = make(), torch.randn(T, B, I)
 
     def second(one: gw.Recurrent) -> torch.Tensor:
-        given = x.to(one.weight_ih_l0.dtype, copy=True).requires_grad_()
+        given = x.to(next(one.parameters()).dtype, copy=True).requires_grad_()
         [slope] = torch.autograd.grad(one(given)[0].square().sum(), given, create_graph=True)
         return torch.autograd.grad(slope.square().sum(), given)[0]
 
@@ -185,6 +185,8 @@ def test_what_is_said_of_it() -> None:
     x = torch.randn(T, B, I)
     torch.set_num_threads(1)
     assert "in turn with the other direction: there is one thread" in str(gw.explain(make(), x))
+    torch.set_num_threads(3)
+    assert "direction: 3 threads are not shared evenly" in str(gw.explain(make(), x))
     torch.set_num_threads(2)
     others: list[dict[str, Any]] = [{"executor": "reference"}, {"checkpoint": 2}]
     for options in others:
@@ -204,6 +206,7 @@ def test_replicas_have_the_bits_of_each_alone() -> None:
         assert torch.equal(own, output[k])
         for name, p in one.named_parameters():
             whole = dict(nets.named_parameters())[name].grad
+            assert p.grad is not None
             assert whole is not None
             assert torch.equal(p.grad, whole[k]), name
 
@@ -223,7 +226,7 @@ def test_many_python_threads_at_once() -> None:
         t.start()
     for t in threads:
         t.join()
-    assert all(torch.equal(a, b) for a, b in zip(want, got, strict=True))
+    assert all(b is not None and torch.equal(a, b) for a, b in zip(want, got, strict=True))
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")

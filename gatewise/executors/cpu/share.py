@@ -68,11 +68,19 @@ def share(work: Work) -> Share:
 
 
 def in_turn(work: Work) -> str:
-    """Why calls are made one after the other, each on all threads; empty: side by side."""
+    """Why calls are made one after the other, each on all threads; empty: side by side.
+
+    Side by side each thread keeps to fewer weights and meets fewer others. On two threads that was
+    the faster way from 32 units to 512, for one row as for 64: by a third where threads would meet
+    once a step, by a tenth to a fifth of small layers, and by 1 to 5 % of large ones.
+    """
+    threads = torch.get_num_threads()
     if work.calls == 1:
         return "there is one call"
-    if torch.get_num_threads() < work.calls:
+    if threads < work.calls:
         return "there is one thread"
+    if threads % work.calls:
+        return f"{threads} threads are not shared evenly"
     if work.calls * work.products < _PARALLEL_FROM:
         return "there is too little work for a second thread"
     return ""
