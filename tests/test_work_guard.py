@@ -81,9 +81,9 @@ def calls(layer: Recurrent, steps: int, batch: int) -> dict[str, Counted]:
 @pytest.mark.parametrize(
     ("cell", "operations", "kept"),
     [
-        ("lstm", {"inference": 22, "training": 80}, 2 + 4 + 0.5),
-        ("gru", {"inference": 18, "training": 70}, 1 + 4 + 0.5),
-        ("rnn", {"inference": 18, "training": 70}, 1 + 1 + 0.5),
+        ("lstm", {"inference": 10, "training": 30}, 2 + 4 + 0.5),
+        ("gru", {"inference": 6, "training": 25}, 1 + 4 + 0.5),
+        ("rnn", {"inference": 6, "training": 25}, 1 + 1 + 0.5),
     ],
 )
 def test_a_call_does_no_more_than_it_did(

@@ -101,7 +101,7 @@ class Stepper:
         """A step without the checks: x [B, I], contiguous, of the layer's dtype and device."""
         if self._stack is None:
             return self._general_step(x)
-        if self._read_versions() != self._versions:
+        if [p._version for p in self._parameters] != self._versions:
             self.refresh()
         return self._stack.step(x)
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch.nn.functional import pad
@@ -41,11 +40,16 @@ class Call:
     split: bool  # threads share the units, not the rows
     team: Team
     numbers: list[int]
-    hold: list[Any]  # the tensors the kernel is given, or None
+    read: list[torch.Tensor | None]  # what the kernel is given first
     states: list[torch.Tensor]  # [T, B, P], or [B, P] where no history is needed; output first
-    first: list[torch.Tensor]  # [B, P]
+    ends: Sequence[torch.Tensor | None]  # final states, records; None once handed out
     kept: torch.Tensor | None
     packed: Packed | None
+
+    @property
+    def hold(self) -> list[torch.Tensor | None]:
+        """The kernel's arguments."""
+        return [*self.read, *self.states, *self.ends]
 
 
 def padded_units(hidden: int, made: Kernel) -> int:
@@ -54,19 +58,18 @@ def padded_units(hidden: int, made: Kernel) -> int:
 
 
 def padded_rows(t: torch.Tensor, padded: int) -> torch.Tensor:
-    """[..., N] as contiguous rows of `padded` numbers, zeros at the end."""
-    t = t.detach()
+    """[..., N] as contiguous rows of `padded` numbers, zeros at the end; `t` itself where it is."""
     if t.shape[-1] != padded:
-        t = pad(t, (0, padded - t.shape[-1]))
-    return t.contiguous()
+        return pad(t.detach(), (0, padded - t.shape[-1]))
+    return t if t.is_contiguous() else t.detach().contiguous()
 
 
 def _prepare(request: Request, made: Kernel, given: Share, output: torch.Tensor) -> Call:
     trace, w = request.trace, unprojected(request.weights)
     training = made.backward is not None
-    x = request.x.detach()
+    x = request.x
     if x.stride(-1) != 1 and x.shape[-1] != 1:
-        x = x.contiguous()
+        x = x.detach().contiguous()
     *front, steps, batch, inputs = x.shape
     hidden = w.weight_ih.shape[-2] // len(trace.gates)
     padded = padded_units(hidden, made)
@@ -88,7 +91,7 @@ def _prepare(request: Request, made: Kernel, given: Share, output: torch.Tensor)
     kept, kept_step = None, batch * made.width * padded if training else 0
     if training or made.collected:
         kept = empty(steps if training else 1, batch, made.width * padded)
-    means = empty(steps, batch, made.means)
+    means = empty(steps, batch, made.means) if made.means else None
     params = per_unit(w, padded)
     resets = None if request.resets is None else request.resets.contiguous()
     lengths = None if request.lengths is None else request.lengths.to(torch.int64).contiguous()
@@ -115,7 +118,7 @@ def _prepare(request: Request, made: Kernel, given: Share, output: torch.Tensor)
         states[0].stride(-2),
         *(s.stride(-3) if history else 0 for s, history in zip(states, made.history, strict=True)),
     ]
-    hold = [
+    read = [
         x,
         packed.x,
         packed.h,
@@ -131,9 +134,6 @@ def _prepare(request: Request, made: Kernel, given: Share, output: torch.Tensor)
         packed.late,
         *keep,
         *first,
-        *states,
-        *last,
-        *records,
     ]
     return Call(
         request,
@@ -145,9 +145,9 @@ def _prepare(request: Request, made: Kernel, given: Share, output: torch.Tensor)
         split,
         team,
         numbers,
-        hold,
+        read,
         states,
-        first,
+        [*last, *records],
         kept,
         packed,
     )
@@ -157,7 +157,7 @@ def per_unit(w: Weights, padded: int) -> torch.Tensor | None:
     """The per-unit parameters as the kernel reads them, [NP, P]."""
     if not w.parameters:
         return None
-    return torch.stack([padded_rows(v, padded) for v in w.parameters.values()], -2)
+    return torch.stack([padded_rows(v.detach(), padded) for v in w.parameters.values()], -2)
 
 
 def _keep(request: Request, state: str, padded: int) -> torch.Tensor | None:
@@ -196,10 +196,11 @@ def _run(call: Call, output: torch.Tensor) -> Works[list[torch.Tensor]]:
     sizes = sizes_of(call)
     if call.states[0] is not output:
         output.copy_(call.states[0][..., : sizes[0]])
-    signals = call.hold[len(call.hold) - len(sizes) + 1 :]
+    ends, call.ends = call.ends, [None] * len(call.ends)
     return [
         t if call.padded == n else t[..., :n].contiguous()
-        for t, n in zip(signals, sizes[1:], strict=True)
+        for t, n in zip(ends, sizes[1:], strict=True)
+        if t is not None
     ]
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any, NamedTuple, TypeVar
 
 import torch
@@ -37,11 +36,9 @@ class Recurrence(torch.autograd.Function):
         ctx: Any, requests: Sequence[Request], made: Kernel, *inputs: torch.Tensor | None
     ) -> Any:
         outputs, calls = forward(requests, made)
-        # The outputs will own this node: the node must not own the outputs.
-        for call in calls:
-            call.states = [t.detach() for t in call.states]
-            call.hold = [t.detach() if isinstance(t, torch.Tensor) else t for t in call.hold]
-        ctx.calls = calls
+        for call in calls:  # the output will own this node: the node must not own the output
+            call.states[0] = call.states[0].detach()
+        ctx.calls, ctx.requests, ctx.made = calls, requests, made
         ctx.save_for_backward(*inputs, outputs[0])
         ctx.set_materialize_grads(False)
         ctx.inputs = len(inputs)
@@ -50,25 +47,20 @@ class Recurrence(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: torch.Tensor | None) -> Any:
         inputs = ctx.saved_tensors[: ctx.inputs]  # also checks that none was changed in place
-        calls, count = ctx.calls, len(ctx.calls)
+        calls, count = ctx.calls, len(ctx.requests)
         each_inputs = parts(inputs, inputs[:1] * count)
         each_needs = parts(ctx.needs_input_grad[2:], ctx.needs_input_grad[2:3] * count)
         each_grads = parts(grads, _halves(grads[0], count))
         if torch.is_grad_enabled():
             found = [
-                gradient(reference.run, call.request, own, needs, from_above, create_graph=True)
-                for call, own, needs, from_above in zip(
-                    calls, each_inputs, each_needs, each_grads, strict=True
-                )
+                gradient(reference.run, *given, create_graph=True)
+                for given in zip(ctx.requests, each_inputs, each_needs, each_grads, strict=True)
             ]
         else:
-            ctx.calls = [_spent(call) for call in calls]
-            if calls[0].kept is None:  # a second backward: the first one consumed the kept values
-                requests = [
-                    with_inputs(call.request, own)
-                    for call, own in zip(calls, each_inputs, strict=True)
-                ]
-                calls = forward(requests, calls[0].kernel)[1]
+            ctx.calls = []  # their large buffers go: this backward overwrites them
+            if not calls:  # a second backward
+                requests = [with_inputs(*r) for r in zip(ctx.requests, each_inputs, strict=True)]
+                calls = forward(requests, ctx.made)[1]
             works = [_gradient(*work) for work in zip(calls, each_needs, each_grads, strict=True)]
             found = together(works, calls[0].team)
         d_x = [own[0] for own in found if own[0] is not None]
@@ -97,11 +89,6 @@ def _sum(tensors: list[torch.Tensor]) -> torch.Tensor | None:
     return functools.reduce(add, tensors) if tensors else None
 
 
-def _spent(call: Call) -> Call:
-    """The call without its large buffers: backward overwrites them."""
-    return replace(call, kept=None, packed=None, hold=[], states=[], first=[])
-
-
 def _gradient(call: Call, needs: Any, grads: Any) -> Works[list[torch.Tensor | None]]:
     """The backward kernel: everything a gradient is asked for, in the order of `inputs_of`."""
     trace, padded = call.request.trace, call.padded
@@ -120,10 +107,10 @@ def _gradient(call: Call, needs: Any, grads: Any) -> Works[list[torch.Tensor | N
     carry = [zeros(batch, padded) if g is None else padded_rows(g, padded).clone() for g in d_last]
     made, accumulators = call.kernel, call.kernel.accumulators
     d_bias = zeros(call.threads, len(accumulators), padded)
-    d_param = zeros(call.threads, len(trace.parameters), padded)
-    collected = empty(batch, made.collected, padded)
-    d_means = empty(batch, made.means)
-    needs_x, needs_ih, needs_hh, needs_b_ih, needs_b_hh, needs_hr, *needs_rest = needs
+    d_param = zeros(call.threads, len(trace.parameters), padded) if trace.parameters else None
+    collected = empty(batch, made.collected, padded) if made.collected else None
+    d_means = empty(batch, made.means) if made.means else None
+    needs_x, needs_ih, needs_hh, _, _, needs_hr, *_ = needs
     d_input = empty(*call.x.shape[-3:]) if needs_x else None
     panels = _Panels.of(call) if needs_ih or needs_hh or needs_hr else None
     assert call.packed is not None
@@ -133,22 +120,13 @@ def _gradient(call: Call, needs: Any, grads: Any) -> Works[list[torch.Tensor | N
     later = int(panels is not None and panels.later)
     yield Job(call.kernel.backward, [*call.numbers, later, output_row], [*call.hold, *extra])
 
-    hidden = call.numbers[3]
-    from_x = [k for k, a in enumerate(accumulators) if a.from_input]
-    has_b_hh = [k for k, a in enumerate(accumulators) if a.from_feedback or a.gate in made.late]
-    weights = (None, None, None) if panels is None else (yield from _unpack(call, panels))
-    total = d_bias.sum(-3)[..., :hidden]
-    per_unit = d_param.sum(-3)[..., :hidden]
-    found = [
-        d_input,
-        *weights[:2],
-        total[..., from_x, :].flatten(-2) if needs_b_ih else None,
-        total[..., has_b_hh, :].flatten(-2) if needs_b_hh else None,
-        weights[2],
-    ]
+    weights = yield from _unpack(call, panels, [d_bias, d_param], needs)
     sizes = sizes_of(call)[1 : 1 + count]
-    rest = [*per_unit.unbind(-2), *(c[..., :n] for c, n in zip(carry, sizes, strict=True))]
-    return found + [g if need else None for g, need in zip(rest, needs_rest, strict=True)]
+    states = [
+        None if not need else c if n == padded else c[..., :n]
+        for c, n, need in zip(carry, sizes, needs[len(needs) - count :], strict=True)
+    ]
+    return [d_input, *weights, *states]
 
 
 def _rows(t: torch.Tensor | None, padded: int) -> tuple[torch.Tensor | None, int]:
@@ -157,7 +135,7 @@ def _rows(t: torch.Tensor | None, padded: int) -> tuple[torch.Tensor | None, int
         return None, 0
     *_, step, row, number = t.stride()
     if t.shape[-1] == padded and number == 1 and step == t.shape[-2] * row:
-        return t.detach(), row
+        return t, row
     return padded_rows(t, padded), padded
 
 
@@ -182,16 +160,37 @@ class _Panels(NamedTuple):
 
 
 def _unpack(
-    call: Call, panels: _Panels
-) -> Works[tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]]:
-    """The weights' gradients, summed over the sets, in the shape of W, U and the projection."""
-    weights, hidden = call.weights, call.numbers[3]
-    # What comes later in a step has rows of its own, which no panel holds.
-    new = torch.zeros if call.kernel.late else torch.empty
-    d_ih = torch.empty(weights.weight_ih.shape, dtype=call.x.dtype)
-    d_hh = new(weights.weight_hh.shape, dtype=call.x.dtype)
-    numbers = [call.threads, call.x.shape[-1], hidden, call.padded, panels.x.shape[-2]]
-    yield Job(call.kernel.unpack, numbers, [panels.x, panels.h, d_ih, d_hh])
+    call: Call, panels: _Panels | None, sums: list[torch.Tensor | None], needs: Any
+) -> Works[list[torch.Tensor | None]]:
+    """Gradients in torch's shapes: W, U, both biases, the projection, the per-unit parameters.
+
+    Of `panels`, and of the derivatives of accumulators and parameters, each a set per thread.
+    """
+    w, made, hidden, dtype = call.weights, call.kernel, call.numbers[3], call.x.dtype
+    d_ih = d_hh = d_hr = None
+    if panels is not None:
+        d_ih = torch.empty(w.weight_ih.shape, dtype=dtype)
+        # What comes later in a step has rows of its own, which no panel holds.
+        d_hh = (torch.zeros if made.late else torch.empty)(w.weight_hh.shape, dtype=dtype)
+    d_b_ih, d_b_hh = (
+        torch.empty(b.shape, dtype=dtype) if b is not None and need else None
+        for b, need in ((w.bias_ih, needs[3]), (w.bias_hh, needs[4]))
+    )
+    many = len(w.parameters)
+    d_units = torch.empty(*w.weight_ih.shape[:-2], many, hidden, dtype=dtype) if many else None
+    sets = 1 if panels is None else panels.x.shape[-2]
+    numbers = [call.threads, call.x.shape[-1], hidden, call.padded, sets]
+    found = [panels and panels.x, panels and panels.h, *sums, d_ih, d_hh, d_b_ih, d_b_hh, d_units]
+    yield Job(made.unpack, numbers, found)
+    if d_hh is not None and made.late:
+        d_hh, d_hr = _with_late(call, d_hh)
+    units = () if d_units is None else d_units.unbind(-2)
+    return [d_ih, d_hh, d_b_ih, d_b_hh, d_hr, *units]
+
+
+def _with_late(call: Call, d_hh: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """The gradient of U with that of the products later in a step, and that of the projection."""
+    hidden = call.numbers[3]
     gates = (*call.request.trace.gates, PROJECTION)
     rows = {g: k * hidden for k, g in enumerate(gates)}
     for q, gate in enumerate(call.kernel.late):
@@ -199,9 +198,9 @@ def _unpack(
         d_hh.narrow(-2, rows[gate], hidden).copy_(_product(d, source))
     projection = call.request.weights.projection
     if projection is None:
-        return d_ih, d_hh, None
+        return d_hh, None
     size, first = projection.shape[-2], rows[PROJECTION]
-    return d_ih, d_hh[..., :first, :size], d_hh[..., first : first + size, :]
+    return d_hh[..., :first, :size], d_hh[..., first : first + size, :]
 
 
 def _product(d: torch.Tensor, source: torch.Tensor) -> torch.Tensor:

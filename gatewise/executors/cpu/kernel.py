@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import functools
 import os
+from array import array
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
@@ -91,9 +92,14 @@ def parallel() -> ctypes.c_void_p:
     return ctypes.cast(runtime().gw_parallel, ctypes.c_void_p)
 
 
-def pointer(t: torch.Tensor | None) -> int:
-    """The address of a tensor's first number; 0 (null in C) for None."""
-    return 0 if t is None else t.data_ptr()
+def addresses(tensors: Sequence[torch.Tensor | None]) -> array[int]:
+    """Where the first numbers of tensors lie; 0 (null in C) for None."""
+    return array("Q", [0 if t is None else t.data_ptr() for t in tensors])
+
+
+def at(numbers: array[int]) -> int:
+    """Where an array lies, which must outlive the use of it."""
+    return numbers.buffer_info()[0]
 
 
 class Team(NamedTuple):
@@ -117,9 +123,8 @@ def invoke(
     if team.networks:
         _side_by_side([Job(function, numbers, tensors)], team)
         return
-    n = (ctypes.c_int64 * len(numbers))(*numbers)
-    p = (ctypes.c_void_p * len(tensors))(*(pointer(t) for t in tensors))
-    function(n, p, parallel())
+    n, p = array("q", numbers), addresses(tensors)
+    function(at(n), at(p), parallel())
 
 
 class Job(NamedTuple):
@@ -146,12 +151,10 @@ def _side_by_side(jobs: Sequence[Job], team: Team) -> None:
     calls, hold = (_Call * len(jobs))(), []
     for call, (function, numbers, tensors) in zip(calls, jobs, strict=True):
         apart = [0 if t is None else t.stride(0) * t.element_size() for t in tensors]
-        n = (ctypes.c_int64 * len(numbers))(*numbers)
-        steps = (ctypes.c_int64 * len(apart))(*apart)
-        p = (ctypes.c_void_p * len(tensors))(*(pointer(t) for t in tensors))
+        n, steps, p = array("q", numbers), array("q", apart), addresses(tensors)
         hold += [n, steps, p]
         call.kernel = ctypes.cast(function, ctypes.c_void_p)
-        call.numbers, call.steps, call.base = (ctypes.addressof(a) for a in (n, steps, p))
+        call.numbers, call.steps, call.base = map(at, (n, steps, p))
         call.arguments = len(apart)
     networks, crews, threads = team
     if not runtime().gw_side_by_side(calls, len(jobs), max(1, networks), crews, threads):

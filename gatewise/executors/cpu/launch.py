@@ -80,7 +80,7 @@ def run_together(requests: Sequence[Request]) -> tuple[torch.Tensor, list[Result
     made = _kernel_for(request)
     if isinstance(made, str):
         raise RuntimeError(made)
-    if any(map(wants_gradient, requests)):
+    if made.backward is not None:
         inputs = [inputs_of(r)[1:] for r in requests]
         flat = Recurrence.apply(requests, made, request.x, *(t for own in inputs for t in own))
     else:

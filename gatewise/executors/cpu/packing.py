@@ -9,8 +9,8 @@ Shapes: I = input size, H = hidden units, P = H padded to whole vectors, F = fed
 
 from __future__ import annotations
 
-import ctypes
 import threading
+from array import array
 from dataclasses import dataclass, field, replace
 from typing import Any
 from weakref import WeakSet
@@ -20,7 +20,7 @@ from torch.nn.functional import pad
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from gatewise.equations.layout import Weights
-from gatewise.executors.cpu.kernel import ALONE, Kernel, Team, invoke, pointer, runtime
+from gatewise.executors.cpu.kernel import ALONE, Kernel, Team, addresses, at, invoke, runtime
 
 
 def unprojected(w: Weights) -> Weights:
@@ -134,14 +134,12 @@ def packed_weights(
             room = kept.packed if kept is not None and reuse else None
             kept = _Kept(purpose, now, pack(made, w, padded, threads, learns_x, room, team))
             _kept[w.weight_ih] = kept
-        lent = replace(kept.packed)
+        lent = Packed(**vars(kept.packed))
         kept.lent.add(lent)
         return lent
 
 
 def fingerprint(tensors: list[torch.Tensor]) -> int:
     """64 bits that depend on every bit of contiguous tensors, and on their order."""
-    count = len(tensors)
-    at = (ctypes.c_void_p * count)(*(pointer(t) for t in tensors))
-    sizes = (ctypes.c_int64 * count)(*(t.numel() * t.element_size() for t in tensors))
-    return runtime().gw_fingerprint(count, at, sizes)
+    places, sizes = addresses(tensors), array("q", [t.nbytes for t in tensors])
+    return runtime().gw_fingerprint(len(tensors), at(places), at(sizes))

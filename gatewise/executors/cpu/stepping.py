@@ -10,6 +10,7 @@ Shapes: B = batch, I = input size, H = hidden units, P = H padded to whole vecto
 from __future__ import annotations
 
 import ctypes
+from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -20,7 +21,7 @@ from gatewise.equations.cell import Cell
 from gatewise.equations.layout import Weights
 from gatewise.equations.trace import Trace, trace
 from gatewise.executors.cpu.buffers import padded_units, per_unit
-from gatewise.executors.cpu.kernel import Kernel, kernel, parallel, runtime
+from gatewise.executors.cpu.kernel import Kernel, at, kernel, parallel, runtime
 from gatewise.executors.cpu.packing import pack, unprojected
 
 
@@ -107,28 +108,24 @@ class CompiledStack:
         self._bind()
 
     def _bind(self) -> None:
-        """Argument lists of both parities, and the lists of lists that the chain takes."""
-        self._numbers = [
-            [self._numbers_of(k, parity) for k in range(len(self._layers))] for parity in (0, 1)
-        ]
-        self._pointers = [
-            [self._pointers_of(k, parity) for k in range(len(self._layers))] for parity in (0, 1)
-        ]
-        self._count = count = len(self._layers)
-        many = ctypes.c_void_p * count
-        self._functions = many(
-            *(ctypes.cast(lr.kernel.forward, ctypes.c_void_p).value for lr in self._layers)
-        )
-        self._number_lists = [
-            many(*(ctypes.addressof(n) for n in self._numbers[parity])) for parity in (0, 1)
-        ]
-        self._pointer_lists = [
-            many(*(ctypes.addressof(p) for p in self._pointers[parity])) for parity in (0, 1)
-        ]
+        """The chain's arguments at steps of either parity: kernels, and lists for each of them."""
+        layers, entry = range(len(self._layers)), ctypes.c_void_p
+        kernels = [ctypes.cast(lr.kernel.forward, entry).value or 0 for lr in self._layers]
+        functions = array("Q", kernels)
+        self._first: list[array[int]] = []  # the first layer's pointers: the input is set anew
+        self._calls: list[tuple[int, ...]] = []
+        self._hold = [functions]
+        for parity in (0, 1):
+            numbers = [self._numbers_of(k, parity) for k in layers]
+            pointers = [self._pointers_of(k, parity) for k in layers]
+            lists = [array("Q", map(at, numbers)), array("Q", map(at, pointers))]
+            self._first.append(pointers[0])
+            self._calls.append((len(layers), *map(at, (functions, *lists))))
+            self._hold += [*numbers, *pointers, *lists]
         self._chain = runtime().gw_chain
         parallel()
 
-    def _numbers_of(self, k: int, parity: int) -> ctypes.Array[ctypes.c_int64]:
+    def _numbers_of(self, k: int, parity: int) -> array[int]:
         layer = self._layers[k]
         below = self._layers[k - 1] if k else None
         inputs = below.output if below else self.inputs
@@ -138,9 +135,9 @@ class CompiledStack:
         numbers = [1, self.batch, inputs, layer.hidden, layer.padded, parity, self.threads]
         split = self.threads > 1 and not layer.kernel.collected  # phases stay with one thread
         numbers += [int(split), 0, stride, 0, layer.padded, *(0 for _ in layer.trace.states)]
-        return (ctypes.c_int64 * len(numbers))(*numbers)
+        return array("q", numbers)
 
-    def _pointers_of(self, k: int, parity: int) -> ctypes.Array[ctypes.c_void_p]:
+    def _pointers_of(self, k: int, parity: int) -> array[int]:
         """Arguments of layer k where this step writes the states of `parity`."""
         layer = self._layers[k]
         x = self._layers[k - 1].states[parity][0].data_ptr() if k else 0  # 0: set at each step
@@ -152,15 +149,13 @@ class CompiledStack:
         # resets, lengths, mask, zero and cut_steps are of no use in a single step
         pointers = [x, wx, wh, bias, param, kept, *[0] * 5, means, late]
         pointers += [*none, *first, *state, *none]
-        return (ctypes.c_void_p * len(pointers))(*pointers)
+        return array("Q", pointers)
 
     def step(self, x: torch.Tensor) -> torch.Tensor:
         """x [B, I] (contiguous, of the stack's dtype) to the last layer's output [B, H]."""
         parity = self._parity
-        self._pointers[parity][0][0] = x.data_ptr()
-        self._chain(
-            self._count, self._functions, self._number_lists[parity], self._pointer_lists[parity]
-        )
+        self._first[parity][0] = x.data_ptr()
+        self._chain(*self._calls[parity])
         self._parity = 1 - parity
         return self._outputs[parity].clone(memory_format=torch.contiguous_format)
 

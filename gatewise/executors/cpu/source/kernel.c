@@ -61,7 +61,7 @@ typedef int (*parallel_fn)(task, void *, long, int together);
 #define BACK_ROWS (BUDGET / BACK_UNITS)
 #define PAIR_ROWS (BUDGET / 2 > 8 ? 8 : BUDGET / 2)
 
-/* Arguments, in the order of launch.py. */
+/* Arguments, in the order of buffers.py and gradient.py. */
 enum { N_STEPS, N_BATCH, N_INPUTS, N_UNITS, N_PADDED, N_REVERSE, N_THREADS, N_SPLIT, N_X_STEP, N_X_ROW,
        N_KEPT_STEP, N_OUTPUT_ROW, N_STATE_STEP, N_COUNT = N_STATE_STEP + NS,
        /* backward only */

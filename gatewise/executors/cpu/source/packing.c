@@ -106,9 +106,10 @@ void gw_pack(const int64_t *n, void *const *p, parallel_fn parallel) {
 }
 
 #if TRAINING
-/* Weight gradients from panels (one set per thread) back to torch's layout. */
+/* Gradients from panels (U_SETS of them) and sums per unit (one set per thread) to torch's layout;
+ * each null where nobody asks. */
 enum { U_THREADS, U_INPUTS, U_UNITS, U_PADDED, U_SETS };
-enum { G_X, G_H, G_W_IH, G_W_HH };
+enum { G_X, G_H, G_BIAS, G_PARAM, G_W_IH, G_W_HH, G_B_IH, G_B_HH, G_PER_UNIT };
 
 static void unpack_panel(const real *from, long set_step, long sets, long columns, long units,
                          long at, const int *accs, int count, real *w) {
@@ -127,12 +128,40 @@ static void unpack_panel(const real *from, long set_step, long sets, long column
     }
 }
 
+/* to[units] = from[sets][..] summed, for the vector that begins at unit `at` */
+static void unpack_units(const real *from, long set_step, long sets, long at, long units,
+                         real *to) {
+  for (long u = at; u < units && u < at + LANES; u++) {
+    real sum = from[u];
+    for (long s = 1; s < sets; s++) sum += from[s * set_step + u];
+    to[u] = sum;
+  }
+}
+
+static void unpack_bias(const job *j, long at) {
+  const long units = j->n[U_UNITS], padded = j->n[U_PADDED];
+  real *b_ih = j->p[G_B_IH], *b_hh = j->p[G_B_HH];
+  for (int a = 0; a < NG; a++) {
+    const real *from = (const real *)j->p[G_BIAS] + a * padded;
+    const long row = GATE_OF[a] * units;
+    if (FROM_X[a] && b_ih)
+      unpack_units(from, NG * padded, j->n[U_THREADS], at, units, b_ih + row);
+    if (BIAS_HH[a] && b_hh)
+      unpack_units(from, NG * padded, j->n[U_THREADS], at, units, b_hh + row);
+  }
+  for (int k = 0; k < NP && j->p[G_PER_UNIT]; k++)
+    unpack_units((const real *)j->p[G_PARAM] + k * padded, NP * padded, j->n[U_THREADS], at, units,
+                 (real *)j->p[G_PER_UNIT] + k * units);
+}
+
 static void unpack_task(void *context, long id) {
   const job *j = context;
   const int64_t *n = j->n;
   const long units = n[U_UNITS], inputs = n[U_INPUTS], vectors = n[U_PADDED] / LANES;
   const long fed = NF * units, x_step = inputs * NGX * LANES, h_step = fed * NGH * LANES;
   for (long v = vectors * id / n[U_THREADS]; v < vectors * (id + 1) / n[U_THREADS]; v++) {
+    unpack_bias(j, v * LANES);
+    if (!j->p[G_X]) continue;
     unpack_panel((const real *)j->p[G_X] + v * x_step, vectors * x_step, n[U_SETS], inputs, units,
                  v * LANES, X_GATE, NGX, j->p[G_W_IH]);
     unpack_panel((const real *)j->p[G_H] + v * h_step, vectors * h_step, n[U_SETS], fed, units,
