@@ -38,7 +38,7 @@ class TranslateOptions:
 
     source: str = "de"
     target: str = "en"
-    vocabulary: int = 6000  # subwords, of both languages together
+    vocabulary: int = 4000  # subwords, of both languages together
     cell: str = "lstm"
     embedding_size: int = 256
     hidden_size: int = 256
@@ -216,7 +216,8 @@ class TranslateTask(Task[TranslatePredictor]):
         self.held_out, self.fingerprint = held_out, _fingerprint(train, held_out)
         encode = predictor.subwords.encode
         self._train = [(encode(a), encode(b)) for a, b in train]
-        lengths = [len(a) + len(b) for a, b in self._train]
+        # Of equal targets those of similar sources: attention's cost is the product of the two.
+        lengths = [(len(b) << 20) + len(a) for a, b in self._train]
         self._batches = Batches(lengths, settings.batch, settings.seed)
         self._growing = (
             settings.about_steps(len(self._batches)) / 2
