@@ -312,7 +312,7 @@ def test_pairs(tmp_path: Path) -> None:
     [
         ({"attention": "hard"}, "attention must be one of additive, multiplicative, none"),
         ({"own": 1.0}, "own must be at least 0 and below 1"),
-        ({"beams": 0}, "beams must be positive, got 0"),
+        ({"beams": 0}, "beams must be between 1 and 1000, got 0"),
         ({"hidden_size": -1}, "hidden_size must be between 1 and"),
     ],
 )

@@ -42,6 +42,9 @@ def detect(
     with checked():
         if not 0 <= threshold <= 1:
             raise ValueError(f"threshold must be between 0 and 1, got {threshold}")
+        for folder in {p.parent for p in (state, plot) if p is not None}:
+            if not folder.is_dir():
+                raise FileNotFoundError(f"no folder {folder}")
         times, values = read_times(path, time), read_table(path, [column]).values[:, 0].tolist()
         if state is not None and state.exists():
             if seed is not None:
@@ -56,7 +59,8 @@ def detect(
             detector = AnomalyDetector(DetectorConfig(seed=0 if seed is None else seed))
     findings = []
     for row, (when, value) in enumerate(zip(times, values, strict=True), 1):
-        findings.append(found := detector.step(when, value))
+        with checked():
+            findings.append(found := detector.step(when, value))
         about = {"row": row, "time": when.isoformat(sep=" "), "value": value, **found._asdict()}
         if as_json:
             console.write(json.dumps(about) + "\n")

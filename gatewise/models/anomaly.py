@@ -22,6 +22,7 @@ from gatewise.models.config import Config
 from gatewise.models.running import Ceiling, Peaks, Scale, floats
 
 _LARGEST = 8.0  # spreads from the mean that the network sees; its input is cut there
+_BEYOND = 1e100  # the square of a larger value is no number
 _CLOCK = 7  # the last value, two waves of the day, one of the week
 _WARM = 8  # steps of a learning window that only fill the state
 _SCALE = (-6.0, 3.0)  # of the logarithm of the expected error
@@ -116,9 +117,9 @@ class AnomalyDetector:
         self._peaks = Peaks(least=100, share=0.03)
 
     def step(self, time: datetime, value: float) -> Finding:
-        """What to say of the next `value`; ValueError where it is not finite."""
-        if not math.isfinite(value):
-            raise ValueError(f"value must be finite, got {value}")
+        """What to say of the next `value`; ValueError where it is not finite, or beyond 1e100."""
+        if not abs(value) <= _BEYOND:
+            raise ValueError(f"value must be finite, at most {_BEYOND:g}, got {value}")
         self.time, value = time, float(value)
         scale, row = self._scale, self._scale.count
         if row == 0:

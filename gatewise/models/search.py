@@ -5,11 +5,21 @@ T = steps, B = sentences, K = beams, V = subwords.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 
 from gatewise.models.translator import BEGIN, END, PAD, Memory, Translator
 
 _NEVER = float("-inf")
+_MOST = 1000  # beams: memory grows with their number
+
+
+def check_beams(beams: Any) -> int:
+    """`beams`, where it is a number of beams; ValueError otherwise."""
+    if isinstance(beams, bool) or not isinstance(beams, int) or not 1 <= beams <= _MOST:
+        raise ValueError(f"beams must be between 1 and {_MOST}, got {beams!r}")
+    return beams
 
 
 @torch.no_grad()
@@ -38,8 +48,7 @@ def beam_search(
 
     A finished sentence keeps its place while others grow; one beam is greedy search.
     """
-    if beams < 1:
-        raise ValueError(f"beams must be at least 1, got {beams}")
+    check_beams(beams)
     batch = len(memory.lengths)
     copies = torch.arange(batch).repeat_interleave(beams)  # [B·K]: which sentence
     memory = memory.rows(copies)

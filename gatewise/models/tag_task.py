@@ -69,6 +69,8 @@ class TagOptions:
             raise ValueError(f"sentences must be positive, got {self.sentences!r}")
         if self.tune and self.features is None:
             raise ValueError("tune is for a tagger with features, got none")
+        if not isinstance(self.features, str | None):
+            raise TypeError(f"features must name a folder, got {self.features!r}")
         if self.features is not None:  # found again from anywhere
             object.__setattr__(self, "features", str(Path(self.features).resolve()))
         if not isinstance(self.word_dropout, int | float) or not 0 <= self.word_dropout < 1000:

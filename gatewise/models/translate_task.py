@@ -20,7 +20,7 @@ from gatewise.models.batches import Batches
 from gatewise.models.bleu import bleu, bleu_scores, plot_bleu
 from gatewise.models.formats import read_lines
 from gatewise.models.parallel import Pairs, find_pairs, read_pairs
-from gatewise.models.search import beam_search, greedy
+from gatewise.models.search import beam_search, check_beams, greedy
 from gatewise.models.settings import Settings
 from gatewise.models.subwords import Subwords
 from gatewise.models.task import Loss, Predictor, Source, Task, named_cell
@@ -54,10 +54,11 @@ class TranslateOptions:
             value = getattr(self, name)
             if not isinstance(value, int | float) or not 0.0 <= value < 1.0:
                 raise ValueError(f"{name} must be at least 0 and below 1, got {value!r}")
-        for name in ("vocabulary", "beams"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ValueError(f"{name} must be positive, got {value!r}")
+        if self.source == self.target:
+            raise ValueError(f"source and target must be two languages, got {self.source!r} twice")
+        check_beams(self.beams)
+        if not isinstance(self.vocabulary, int) or self.vocabulary < 1:
+            raise ValueError(f"vocabulary must be positive, got {self.vocabulary!r}")
         self.config(self.vocabulary)
 
     def config(self, vocabulary: int) -> TranslatorConfig:
@@ -94,9 +95,9 @@ class TranslatePredictor(Predictor[Translator]):
         if len(subwords) != config.vocabulary_size:
             raise ValueError("the subwords have another size than the model")
         languages = [data.get("source"), data.get("target")]
-        beams = data.get("beams")
-        if not all(isinstance(n, str) for n in languages) or not isinstance(beams, int):
-            raise ValueError("a translator must name two languages and a number of beams")
+        beams = check_beams(data.get("beams"))
+        if not all(isinstance(n, str) for n in languages):
+            raise ValueError("a translator must name two languages")
         model = Translator(config, cell=named_cell(config.cell, cell), executor=executor)
         return cls(model, subwords, str(languages[0]), str(languages[1]), beams)
 
