@@ -76,8 +76,10 @@ def test_scores_by_hand() -> None:
     add, multiply = AdditiveAttention(2, 3).double(), MultiplicativeAttention(2, 3).double()
     q, m = torch.randn(1, 1, 2, dtype=torch.float64), torch.randn(1, 1, 3, dtype=torch.float64)
     mixed = add.of_query.weight @ q[0, 0] + add.of_query.bias + add.of_memory.weight @ m[0, 0]
-    assert_same(add.score(q, m)[0, 0, 0], (add.sum.weight @ mixed.tanh())[0])
-    assert_same(multiply.score(q, m)[0, 0, 0], q[0, 0] @ multiply.of_memory.weight @ m[0, 0])
+    score = add.score(q, add.keys(m))[0, 0, 0]
+    assert_same(score, (add.sum.weight @ mixed.tanh())[0])
+    score = multiply.score(q, multiply.keys(m))[0, 0, 0]
+    assert_same(score, q[0, 0] @ multiply.of_memory.weight @ m[0, 0])
 
 
 @pytest.mark.parametrize("attention", ATTENTIONS)

@@ -198,7 +198,7 @@ class TranslateTask(Task[TranslatePredictor]):
     summary = "sentences into another language, from parallel files (x.de and x.en) or .tsv"
     Options = TranslateOptions
     Predictor = TranslatePredictor
-    defaults = {"batch": 64, "learning_rate": 2e-3, "epochs": 10.0, "evaluations": 10}
+    defaults = {"batch": 64, "learning_rate": 2e-3, "epochs": 8.0, "evaluations": 8}
     items = "subwords"
     loss_name = "nats"
     metric = "bleu"

@@ -55,13 +55,15 @@ class Memory(NamedTuple):
     """What the encoder leaves for the decoder."""
 
     steps: torch.Tensor  # [S, B, 2H]
+    keys: torch.Tensor | None  # [S, B, K], what attention compares with
     lengths: torch.Tensor  # [B]
     state: tuple[torch.Tensor, ...]  # the decoder's first, each [L, B, ·]
 
     def rows(self, chosen: torch.Tensor) -> Memory:
         """Of the sentences `chosen`, in that order."""
-        steps, lengths = self.steps[:, chosen], self.lengths[chosen]
-        return Memory(steps, lengths, tuple(s[:, chosen] for s in self.state))
+        keys = None if self.keys is None else self.keys[:, chosen]
+        state = tuple(s[:, chosen] for s in self.state)
+        return Memory(self.steps[:, chosen], keys, self.lengths[chosen], state)
 
 
 class Translator(nn.Module):
@@ -119,7 +121,8 @@ class Translator(nn.Module):
         for bridge, part in zip(self.bridges, _parts(state), strict=True):
             both = part.unflatten(0, (-1, 2)).transpose(1, 2).flatten(2)  # [L, B, 2·]
             first.append(bridge(both).tanh())
-        return Memory(steps, lengths, tuple(first))
+        keys = None if self.attention is None else self.attention.keys(steps)
+        return Memory(steps, keys, lengths, tuple(first))
 
     def decode(
         self, target: torch.Tensor, state: tuple[torch.Tensor, ...], memory: Memory
@@ -144,7 +147,7 @@ class Translator(nn.Module):
         output, after = self.decoder(x, given, lengths=sizes)  # [T, B, H]
         weights = None
         if self.attention is not None:
-            context, weights = self.attention(output, memory.steps, memory.lengths)
+            context, weights = self.attention(output, memory.steps, memory.lengths, memory.keys)
             output = torch.cat([output, context], -1)
         return self.dropout(self.join(output).tanh()), _parts(after), weights
 
