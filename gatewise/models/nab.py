@@ -176,15 +176,25 @@ def _rows(
 
 
 def draw(corpus: list[Series], scores: Mapping[str, Floats], out: Path, detector: str) -> None:
-    """A picture of every series with its windows and scores, folder-file.png, into `out`."""
+    """A picture of every series with its windows and scores, folder-file.png, into `out`.
+
+    The threshold is the one that the standard profile has its figure at.
+    """
     from gatewise.models.series_plots import plot_anomalies
 
+    threshold = score(corpus, scores).threshold
     out.mkdir(parents=True, exist_ok=True)
     for series in corpus:
         path = out / series.name.replace("/", "-").replace(".csv", ".png")
-        values, found = series.values.tolist(), scores[series.name].tolist()
-        title = f"{series.name} ({detector})"
-        plot_anomalies(series.times, values, found, path, title, windows=series.windows)
+        plot_anomalies(
+            series.times,
+            series.values.tolist(),
+            scores[series.name].tolist(),
+            path,
+            f"{series.name} ({detector})",
+            windows=series.windows,
+            threshold=threshold,
+        )
 
 
 def windowed_gaussian(values: Floats, size: int = 6400, step: int = 100) -> Floats:

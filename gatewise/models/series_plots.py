@@ -78,10 +78,12 @@ def plot_anomalies(
     *,
     expected: Sequence[float] = (),
     windows: Sequence[tuple[int, int]] = (),
+    threshold: float | None = None,
 ) -> None:
     """A stream, what was expected of it if that is known, its anomaly score below, as a PNG.
 
-    `windows` are first and last rows of labelled anomalies, shaded; there may be none.
+    `windows` are first and last rows of labelled anomalies, shaded; there may be none. Scores
+    below the `threshold` are pale.
     """
     figure = new_figure(11, 5)
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=[2, 1])
@@ -91,7 +93,12 @@ def plot_anomalies(
         above.plot(x, expected, color="#1f5fa8", lw=0.6, alpha=0.7, label="expected")
     low, high = np.quantile(values, [0.0, 1.0])
     above.set_ylim(low - 0.1 * (high - low or 1), high + 0.25 * (high - low or 1))
-    below.vlines(x, 0, scores, color="#c0392b", lw=1.2)
+    loud = np.array(scores) >= (0.0 if threshold is None else threshold)
+    for rows, colour in ((~loud, "#e3b5b0"), (loud, "#c0392b")):
+        below.vlines(x[rows], 0, np.array(scores)[rows], color=colour, lw=1.2)
+    if threshold is not None and threshold <= 1:
+        below.axhline(threshold, color="#5f6b76", lw=0.8, ls="--", label="threshold")
+        below.legend(frameon=False, loc="upper left")
     below.set(ylabel="anomaly score", ylim=(0, 1))
     for axes in (above, below):
         for k, (first, last) in enumerate(windows):
