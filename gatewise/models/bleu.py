@@ -69,7 +69,7 @@ def plot_bleu(found: Mapping[str, Mapping[str, float]], path: Path, title: str) 
     axes.set_ylim(bottom=0)
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False, loc="lower left")
+    axes.legend(frameon=False, loc="best")
     write_figure(figure, path)
 
 
