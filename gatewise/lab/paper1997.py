@@ -246,6 +246,7 @@ READINGS: dict[str, tuple[str, dict[str, Any]]] = {
     "added": ("listed biases are added to random ones", {"bias_added": True}),
 }
 STEPWISE = ("stepwise", "weights change at every step", {"stepwise": True})
+OUTPUTS = ("output-bias", "output units have a bias too", {"output_bias_too": True})
 # With it the paper's figures come out (its 364 weights do not: there are 328), without it none:
 # gates at 1/2, seen again at every step, drive the carousel far from 0 where h is flat.
 CAROUSEL = ("carousel", "no feedback but the carousel, as in 2a", {"feedback": False})
@@ -314,6 +315,8 @@ def _readings() -> Iterator[Experiment]:
     for name in ("4-1", "4-2"):
         for suffix, (words, change) in READINGS.items():
             yield _reading(name, suffix, words, change)
+    for name in ("1-1", "1-2", "1-3", "1-4", "1-5"):
+        yield _reading(name, *OUTPUTS)
     for name in ("1-1", "1-2", "1-3", "1-4", "1-5", "2a", "2b"):
         yield _reading(name, *STEPWISE)
     for name in (n for n in ROWS if n.startswith(("2c", "4"))):
