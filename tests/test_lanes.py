@@ -123,7 +123,7 @@ def trained(
     network: Network, p: dict[str, torch.Tensor], given: Sequences, rate: float
 ) -> dict[str, torch.Tensor]:
     """One network after all sequences, by autograd with every recurrent edge cut, or none."""
-    cut = frozenset(() if network.exact else edges(network.trace))
+    cut = frozenset(() if network.exact or network.whole else edges(network.trace))
     start = {s: network.gate_start * (s in network.trace.gates) for s in network.trace.states}
     zero = {s: torch.full((1, network.units), v).double() for s, v in start.items()}
     for b, n in enumerate(given.lengths.tolist()):
@@ -217,6 +217,16 @@ def test_what_cannot_be_learnt_exactly_or_without_a_head_is_refused() -> None:
     for options in ({"units": 2}, {"units": 4, "head_bias": True}):
         with pytest.raises(ValueError, match="head 'none' needs units for all outputs"):
             Network(get_cell("rnn"), 2, outputs=3, head="none", **options)
+
+
+@pytest.mark.parametrize("row", ["1-1", "1-2", "2a", "2c-1", "4-1"])
+def test_the_whole_gradient_is_bptt(row: str) -> None:
+    check(replace(paper(row), whole=True))
+
+
+@pytest.mark.parametrize("name", ["lstm-peephole", "rnn", "gru"])
+def test_the_whole_gradient_of_other_cells(name: str) -> None:
+    check(Network(get_cell(name), 2, 3, 2, head_bias=True, whole=True))
 
 
 def test_many_networks_and_units() -> None:

@@ -20,7 +20,7 @@ from gatewise.lab.ablations import Ablated
 from gatewise.lab.activity import activity
 from gatewise.lab.curve import Curves
 from gatewise.lab.experiment import Activity, Outcome, Progress, State, Track, Work
-from gatewise.lab.paper1997 import NAME, Settings
+from gatewise.lab.paper1997 import NAME, Settings, Whole
 
 Parameters = dict[str, torch.Tensor]
 _ABSENT = -1e4  # pre-activations so low that the product of two logistic units is exactly 0
@@ -60,6 +60,7 @@ def network_of(settings: Settings, task: Task) -> Network:
         slope=s.slope,
         stepwise=s.stepwise,
         gate_start=s.gate_start,
+        whole=isinstance(s, Whole),
         **shape,
     )
 

@@ -83,6 +83,13 @@ class Settings:
         return {"input": self.input_bias, "output": self.output_bias}
 
 
+@dataclass(frozen=True)
+class Whole(Settings):
+    """The same, but no recurrent edge is cut: backpropagation through time."""
+
+    rule: str = "bptt"
+
+
 REBER = Settings(
     "embedded_reber_sets",
     weights=0.2,
@@ -311,12 +318,19 @@ def _reading(name: str, suffix: str, words: str, change: dict[str, Any]) -> Expe
     )
 
 
+def _whole(name: str, suffix: str, words: str, change: dict[str, Any]) -> Experiment:
+    reading = _reading(name, suffix, words, change)
+    return replace(reading, settings=Whole(**vars(reading.settings)))
+
+
 def _readings() -> Iterator[Experiment]:
     for name in ("4-1", "4-2"):
         for suffix, (words, change) in READINGS.items():
             yield _reading(name, suffix, words, change)
     for name in ("1-1", "1-2", "1-3", "1-4", "1-5"):
         yield _reading(name, *OUTPUTS)
+        yield _whole(name, "bptt", "the whole gradient", {})
+        yield _whole(name, "bptt-output-bias", f"the whole gradient, {OUTPUTS[1]}", OUTPUTS[2])
     for name in ("1-1", "1-2", "1-3", "1-4", "1-5", "2a", "2b"):
         yield _reading(name, *STEPWISE)
     for name in (n for n in ROWS if n.startswith(("2c", "4"))):

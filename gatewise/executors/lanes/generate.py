@@ -21,6 +21,7 @@ from gatewise.equations import (
     LocalPrograms,
     Program,
     Trace,
+    derive,
     derive_local,
     edges,
     trace,
@@ -57,6 +58,8 @@ class Network:
         exact: real-time recurrent learning (Williams & Zipser, 1989) in place of the 1997 rule: no
             recurrent edge is cut. For a simple recurrent network; O(units³ · sources) per step.
         bias: hidden units have one.
+        whole: backpropagation through time in place of the 1997 rule; weights change after the
+            sequence.
 
     Raises:
         ValueError: a size, a head or a cell it cannot have.
@@ -79,6 +82,7 @@ class Network:
     gate_start: float = 0.0
     exact: bool = False
     bias: bool = True
+    whole: bool = False
 
     def __post_init__(self) -> None:
         for name in ("inputs", "units", "outputs"):
@@ -95,7 +99,9 @@ class Network:
                 "cell must have one gate and one state, fed back, to be learnt exactly, got "
                 f"{type(self.cell).__name__}"
             )
-        if len(self.local.carried) > 1:
+        if self.whole and (self.exact or self.stepwise):
+            raise ValueError("whole is a rule of its own: exact and stepwise must be False")
+        if not self.whole and len(self.local.carried) > 1:
             raise ValueError(
                 f"cell must carry at most one state outside its gates, {type(self.cell).__name__} "
                 f"carries {', '.join(self.local.carried)}"
@@ -118,7 +124,7 @@ class Network:
     @cached_property
     def local(self) -> LocalPrograms:
         """The step's derivatives with every recurrent edge cut, or none."""
-        if self.exact:
+        if self.exact or self.whole:
             return derive_local(self.trace, also=self.trace.states)
         return derive_local(self.trace, frozenset(edges(self.trace)))
 
@@ -182,6 +188,8 @@ def source(network: Network, dtype: torch.dtype, task: str = "") -> str:
     parts = [skeleton("gatewise.executors.cpu", name) for name in ("vector.h", "philox.h")]
     parts += [skeleton(__package__, "sequence.h")]
     parts += [step_source(network), skeleton(__package__, "lanes.c")]
+    if network.whole:
+        parts += [skeleton(__package__, "sweep.c")]
     if task:
         parts += ["#define TASK 1", task]
     return "\n".join([constants(network, dtype), *parts, skeleton(__package__, "drive.c")])
@@ -214,8 +222,9 @@ def constants(network: Network, dtype: torch.dtype) -> str:
     accumulators = t.accumulators
     shared, block = network.cell.shared, network.cell.block_size
     rows = [network.rows(a.gate) for a in accumulators]
-    traced = [a.name for a in accumulators if any(a.name in v for v in local.traced.values())]
-    traced_params = [p for p in t.parameters if any(f"p_{p}" in v for v in local.traced.values())]
+    needed = () if network.whole else local.traced.values()
+    traced = [a.name for a in accumulators if any(a.name in v for v in needed)]
+    traced_params = [p for p in t.parameters if any(f"p_{p}" in v for v in needed)]
     values: dict[str, object] = {
         "LOGISTIC": 0,
         "LINEAR": 1,
@@ -241,6 +250,7 @@ def constants(network: Network, dtype: torch.dtype) -> str:
         "SLOPE": int(network.slope),
         "STEPWISE": int(network.stepwise),
         "EXACT": int(network.exact),
+        "WHOLE": int(network.whole),
     }
     names = [a.name for a in accumulators]
     tables = {
@@ -272,7 +282,7 @@ def _tile(rows: int) -> int:
 
 
 def step_source(network: Network) -> str:
-    """The cell in C: one step forward, an error's way into it, and its Jacobian."""
+    """The cell in C: one step forward, an error's way into it, its Jacobian; or forward and back."""
     t, local = network.trace, network.local
     where = {f"{s}_prev": f"previous[{k}]" for k, s in enumerate(t.states)}
     where |= {f"p_{p}": f"p[{k}]" for k, p in enumerate(t.parameters)}
@@ -287,6 +297,15 @@ def step_source(network: Network) -> str:
     leaves = {a.name: f"d_acc[{k}]" for k, a in enumerate(t.accumulators)}
     leaves |= {f"{s}_prev": f"d_previous[{k}]" for k, s in enumerate(t.states)}
     leaves |= {f"p_{p}": f"d_p[{k}]" for k, p in enumerate(t.parameters)}
+    if network.whole:
+        backward = _function(
+            "step_backward(const vec *kept, const vec *previous, const vec *next, const vec *p,\n"
+            "                          const vec *d_next, vec *d_acc, vec *d_previous, vec *d_p)",
+            back | {f"d_new_{s}": f"d_next[{k}]" for k, s in enumerate(t.states)},
+            derive(t).backward,
+            {f"g_{leaf}": at for leaf, at in leaves.items()},
+        )
+        return "\n\n".join([forward, backward])
     error = _function(
         "step_error(const vec *kept, const vec *previous, const vec *next, const vec *p,\n"
         "                       vec d_output, vec *d_acc, vec *d_previous, vec *d_p)",

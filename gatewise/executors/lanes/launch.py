@@ -124,6 +124,7 @@ class Lanes:
         self._weight = zeros(self.groups, sources, rows)
         self._param = zeros(self.groups, max(1, len(t.parameters)), n.units)
         self._head = zeros(self.groups, head, n.outputs)
+        self._tape = zeros(0, 0)
         # Scratch, shared by the groups, which run one after another.
         self._scratch = [
             zeros(n.units * traced, sources),
@@ -145,6 +146,15 @@ class Lanes:
             self._task_numbers = doubles(self.task.parameters)
             most = int(self._lib.gw_steps(self._task_numbers))
             self._buffers = Buffers(self.task, most, lanes, self.dtype)
+            self._make_room(most)
+
+    def _make_room(self, steps: int) -> None:
+        """For what the sweep back through so many steps reads: `record` in lanes.c."""
+        n, t = self.network, self.network.trace
+        if n.whole and len(self._tape) < steps:
+            each = n.inputs + n.fed_back + 1
+            each += n.units * (2 * len(t.states) + len(n.local.saved) + 2)
+            self._tape = torch.zeros(steps, each, self.lanes, dtype=self.dtype)
 
     # -- weights -------------------------------------------------------------------------
 
@@ -257,6 +267,7 @@ class Lanes:
         if int(given.lengths.min()) < 1:
             raise ValueError(f"lengths must be positive, got {int(given.lengths.min())}")
         buffers = Buffers(self.network, most, self.lanes, self.dtype)
+        self._make_room(most)
         seen = torch.zeros(self.groups, batch, most, self.network.outputs, self.lanes)
         seen = seen.to(self.dtype)
         sums = torch.zeros(3, self.groups, batch, self.lanes, dtype=self.dtype)
@@ -382,7 +393,7 @@ class Lanes:
 
     def _pointers(self, g: int) -> list[int]:
         rate = self.rates[g * self.lanes : (g + 1) * self.lanes]
-        held = [self._weight[g], self._param[g], self._head[g], *self._scratch, rate]
+        held = [self._weight[g], self._param[g], self._head[g], *self._scratch, rate, self._tape]
         return [t.data_ptr() for t in held]
 
     # -- progress ------------------------------------------------------------------------

@@ -10,6 +10,7 @@ typedef struct {
 } call;
 
 enum { P_WEIGHT, P_PARAM, P_HEAD, P_TRACE, P_PTRACE, P_SUM_WEIGHT, P_SUM_PARAM, P_SUM_HEAD, P_RATE,
+       P_TAPE,
        P_START, P_X, P_SYMBOL, P_TARGET, P_TARGET_SYMBOL,
        P_ALLOWED,
        /* given sequences */
@@ -33,6 +34,7 @@ static network the_network(void *const *p) {
   n.trace = p[P_TRACE], n.ptrace = p[P_PTRACE];
   n.sum_weight = p[P_SUM_WEIGHT], n.sum_param = p[P_SUM_PARAM], n.sum_head = p[P_SUM_HEAD];
   n.rate = load(p[P_RATE]);
+  n.tape = p[P_TAPE];
   return n;
 }
 

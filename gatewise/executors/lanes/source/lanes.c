@@ -1,5 +1,5 @@
 /* Small networks, one per vector lane, that learn by the traces of the 1997 rule; EXACT: by
- * real-time recurrent learning, which cuts no edge.
+ * real-time recurrent learning, which cuts no edge; WHOLE: by a sweep back (sweep.c), nor does that.
  *
  * Included after vector.h, sequence.h and the generated part, which defines the cell
  *   NG pre-activations, NS states, NP per-unit parameters, NSAVE kept values,
@@ -26,6 +26,7 @@
  *   param  [NP][UNITS], head [HEAD_SOURCES][OUTPUTS] (inputs, units, 1)
  *   trace  [UNITS][NTA][SOURCES], ptrace [UNITS][NTP]: scratch; EXACT: trace [ROWS][SOURCES][UNITS]
  *   sum_*  as weight, param, head: scratch, where weights change after the sequence only
+ *   tape   [steps]: scratch, where WHOLE
  */
 #include <stdlib.h>
 
@@ -35,14 +36,21 @@
 #define HEAD_SOURCES (INPUTS * HEAD_INPUTS + UNITS + 1)
 #define HEAD_UNITS (INPUTS * HEAD_INPUTS)
 #define HEAD_ONE (HEAD_UNITS + UNITS)
-#define SUMS (EVERY_STEP && !STEPWISE)
+#define SUMS (WHOLE || (EVERY_STEP && !STEPWISE))
 /* Few symbols are as cheap as numbers, 0 or 1; of many, each lane reads its own column. */
 #define SPARSE (SYMBOLS && INPUTS > 16)
 #define AT_LEAST_1(n) ((n) < 1 ? 1 : (n))
 
+/* What the sweep back reads of a step. */
+typedef struct {
+  vec y[SOURCES], previous[UNITS][NS], next[UNITS][NS], kept[UNITS][NSAVE + 1];
+  vec d_h[UNITS]; /* -∂E/∂h of the step's own error */
+} record;
+
 typedef struct {
   vec *weight, *param, *head;
   vec *trace, *ptrace, *sum_weight, *sum_param, *sum_head;
+  record *tape;
   vec rate;                     /* learning rate; 0 where a network does not learn */
   /* of the sequence: largest |error| (RANKED: 1 if a step is wrong), sums of error², |error| */
   vec worst, squared, absolute;
@@ -165,6 +173,7 @@ typedef struct {
   const int32_t *symbol[BLOCK_STEPS];
 } pending;
 
+#if !WHOLE
 /* What this step adds, for later. */
 INLINE void remember(network *n, step_data *d, pending *w, const int masked, ivec live) {
   vec(*previous)[NS] = d->state[d->now], (*next)[NS] = d->state[!d->now];
@@ -263,6 +272,8 @@ static void advance(network *n, const step_data *d, const int masked, ivec live)
       UNROLL for (int u = 0; u < UNITS; u++) column[u] = sum[u];
     }
 }
+
+#endif /* !WHOLE */
 
 /* ---- errors and weights -------------------------------------------------------------- */
 
@@ -369,14 +380,9 @@ INLINE void learn_row(network *n, const step_data *d, int a, int k, int u, const
   }
 }
 
-static void learn_hidden(network *n, step_data *d, const vec *d_h) {
-  vec(*previous)[NS] = d->state[d->now], (*next)[NS] = d->state[!d->now];
-  vec d_acc[UNITS][NG], d_previous[UNITS][NS], d_p[UNITS][NP + 1];
-  for (int u = 0; u < UNITS; u++) {
-    vec p[NP + 1];
-    for (int k = 0; k < NP; k++) p[k] = n->param[k * UNITS + u];
-    step_error(d->kept[u], previous[u], next[u], p, d_h[u], d_acc[u], d_previous[u], d_p[u]);
-  }
+/* Gradients of all rows: of this step, and d_previous times the traces where there are any. */
+INLINE void learn_rows(network *n, const step_data *d, const vec (*d_acc)[NG],
+                       const vec (*d_previous)[NS]) {
   for (int a = 0; a < NG; a++) {
     const int k = TRACE_OF[a];
     for (int u = 0; u < UNITS; u += SHARED[a] ? BLOCK : 1) {
@@ -393,6 +399,21 @@ static void learn_hidden(network *n, step_data *d, const vec *d_h) {
       if (BIASED[a]) learn_row(n, d, a, k, u, d_acc, d_previous, ONE_AT, SOURCES, 1);
     }
   }
+}
+
+#if WHOLE
+static void record_step(network *n, long t, const step_data *d);
+static void sweep_back(network *n, const sequence *s);
+#else
+static void learn_hidden(network *n, step_data *d, const vec *d_h) {
+  vec(*previous)[NS] = d->state[d->now], (*next)[NS] = d->state[!d->now];
+  vec d_acc[UNITS][NG], d_previous[UNITS][NS], d_p[UNITS][NP + 1];
+  for (int u = 0; u < UNITS; u++) {
+    vec p[NP + 1];
+    for (int k = 0; k < NP; k++) p[k] = n->param[k * UNITS + u];
+    step_error(d->kept[u], previous[u], next[u], p, d_h[u], d_acc[u], d_previous[u], d_p[u]);
+  }
+  learn_rows(n, d, d_acc, d_previous);
   for (int k = 0; k < NP; k++)
     for (int u = 0; u < UNITS; u++) {
       vec g = d_p[u][k];
@@ -411,6 +432,7 @@ static void learn_exact(network *n, const vec *d_h) {
       change(n, n->weight + m * ROWS + r, n->sum_weight + m * ROWS + r, g);
     }
 }
+#endif /* !WHOLE */
 
 #if RANKED
 /* -1 where an output that may not come is as large as one that may. */
@@ -461,8 +483,13 @@ static void target_step(network *n, const sequence *s, long t, step_data *d, int
 #endif
   if (!learning) return;
   learn_head(n, d, e, d_h);
-  if (EXACT) learn_exact(n, d_h);
-  else learn_hidden(n, d, d_h);
+#if WHOLE
+  memcpy(n->tape[t].d_h, d_h, sizeof d_h);
+#elif EXACT
+  learn_exact(n, d_h);
+#else
+  learn_hidden(n, d, d_h);
+#endif
 }
 
 /* ---- a sequence ---------------------------------------------------------------------- */
@@ -503,18 +530,28 @@ static void run_sequence(network *n, const sequence *s, int learning, vec *seen)
           vec *v = &d.state[!d.now][u][k];
           *v = blend(live, *v, splat((real)START[k]));
         }
-    if (learning && EXACT) advance(n, &d, masked, live);
-    else if (learning && (EVERY_STEP || last)) flush(n, &w);
+#if WHOLE
+    if (learning) record_step(n, t, &d);
+#elif EXACT
+    if (learning) advance(n, &d, masked, live);
+#else
+    if (learning && (EVERY_STEP || last)) flush(n, &w);
+#endif
     if (EVERY_STEP || last || seen)
       target_step(n, s, t, &d, masked, live, learning && (EVERY_STEP || last),
                   seen ? seen + t * OUTPUTS : NULL);
-    if (learning && !EXACT && !last) {
+#if !WHOLE && !EXACT
+    if (learning && !last) {
       if (masked) remember(n, &d, &w, 1, live);
       else remember(n, &d, &w, 0, live);
       if (w.count == BLOCK_STEPS) flush(n, &w);
     }
+#endif
     d.now = !d.now;
   }
+#if WHOLE
+  if (learning) sweep_back(n, s);
+#endif
   if (learning && SUMS) {
     add(n->weight, n->sum_weight, n->rate, (long)SOURCES * ROWS);
     add(n->param, n->sum_param, n->rate, NP * UNITS);
