@@ -20,7 +20,7 @@ from gatewise.lab.ablations import Ablated
 from gatewise.lab.activity import activity
 from gatewise.lab.curve import Curves
 from gatewise.lab.experiment import Activity, Outcome, Progress, State, Track, Work
-from gatewise.lab.paper1997 import NAME, Settings, Whole
+from gatewise.lab.paper1997 import NAME, CellsFedBack, Settings, Whole
 
 Parameters = dict[str, torch.Tensor]
 _ABSENT = -1e4  # pre-activations so low that the product of two logistic units is exactly 0
@@ -44,7 +44,8 @@ def cell_of(settings: Settings) -> Cell:
             recurrent=False,
             biased=s.biased,
         )
-    return LSTM1997(block_size=s.size, recurrent=s.feedback, biased=s.biased)
+    gates = not isinstance(s, CellsFedBack)
+    return LSTM1997(block_size=s.size, gate_feedback=gates, recurrent=s.feedback, biased=s.biased)
 
 
 def network_of(settings: Settings, task: Task) -> Network:

@@ -90,6 +90,13 @@ class Whole(Settings):
     rule: str = "bptt"
 
 
+@dataclass(frozen=True)
+class CellsFedBack(Whole):
+    """And the hidden layer sees the cells' previous outputs alone, not the gates'."""
+
+    gate_feedback: bool = False
+
+
 REBER = Settings(
     "embedded_reber_sets",
     weights=0.2,
@@ -318,9 +325,11 @@ def _reading(name: str, suffix: str, words: str, change: dict[str, Any]) -> Expe
     )
 
 
-def _whole(name: str, suffix: str, words: str, change: dict[str, Any]) -> Experiment:
+def _whole(
+    name: str, suffix: str, words: str, change: dict[str, Any], kind: type[Whole] = Whole
+) -> Experiment:
     reading = _reading(name, suffix, words, change)
-    return replace(reading, settings=Whole(**vars(reading.settings)))
+    return replace(reading, settings=kind(**vars(reading.settings)))
 
 
 def _readings() -> Iterator[Experiment]:
@@ -331,6 +340,8 @@ def _readings() -> Iterator[Experiment]:
         yield _reading(name, *OUTPUTS)
         yield _whole(name, "bptt", "the whole gradient", {})
         yield _whole(name, "bptt-output-bias", f"the whole gradient, {OUTPUTS[1]}", OUTPUTS[2])
+        both = f"the whole gradient, {OUTPUTS[1]}, and cells alone are fed back"
+        yield _whole(name, "bptt-output-bias-cells", both, OUTPUTS[2], CellsFedBack)
     for name in ("1-1", "1-2", "1-3", "1-4", "1-5", "2a", "2b"):
         yield _reading(name, *STEPWISE)
     for name in (n for n in ROWS if n.startswith(("2c", "4"))):

@@ -282,7 +282,7 @@ def _tile(rows: int) -> int:
 
 
 def step_source(network: Network) -> str:
-    """The cell in C: one step forward, an error's way into it, its Jacobian; or forward and back."""
+    """The cell in C: one step forward, an error's way into it, its Jacobian; or both ways."""
     t, local = network.trace, network.local
     where = {f"{s}_prev": f"previous[{k}]" for k, s in enumerate(t.states)}
     where |= {f"p_{p}": f"p[{k}]" for k, p in enumerate(t.parameters)}
