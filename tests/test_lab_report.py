@@ -166,6 +166,7 @@ def test_what_was_found_is_said_by_kind() -> None:
     )
     assert chapter.state == "all complete" and chapter.matrix is None
     assert list(chapter.findings()) == [
+        "Of 4 complete experiments, every trial succeeds in 2, none in 1.",
         "Every published figure holds: holds.",
         "Learnt less often than published: rarer (0 of 5, published 5 of 5).",
         "Learnt from more sequences: slower (3 times).",
@@ -184,3 +185,10 @@ def test_names_of_two_axes_make_a_table() -> None:
         "b": tuple(made[2:4]),
         "c": (made[4], None),
     }
+
+
+def test_readings_of_rows_make_a_table() -> None:
+    made = [row(f"{a}-{b}", (), [1]) for a in ("1-1", "4-1") for b in ("bptt", "bptt-late")]
+    [chapter] = chapters(made)
+    assert chapter.matrix is not None and chapter.matrix.columns == ("bptt", "bptt-late")
+    assert list(chapter.matrix.lines) == ["1-1", "4-1"]

@@ -157,13 +157,16 @@ def report(
     flows = _flows() if html or markdown else []
     if markdown is not None:
         folder = markdown.with_suffix("")
-        pictures = reports.pictures(found, flows, folder.name)
+        with console.errors.status("drawing"):
+            pictures = reports.pictures(found, flows, folder.name)
         folder.mkdir(exist_ok=True)
         for address, (_, content) in pictures.items():
             _write(markdown.parent / address, content)
         _write(markdown, reports.markdown(found, pictures, notes).encode())
     if html is not None:
-        _write(html, reports.html(found, flows, notes).encode())
+        with console.errors.status(f"drawing {sum(r.begun for r in found)} experiments"):
+            page = reports.html(found, flows, notes)
+        _write(html, page.encode())
     if as_json:
         _print([_reported(r) for r in found if r.begun])
     elif html is None and markdown is None:

@@ -12,6 +12,7 @@ from gatewise.lab.parts import PARTS, Part
 from gatewise.lab.report.rows import Row
 from gatewise.lab.report.words import duration, listed, printed, time
 from gatewise.lab.store import Trial
+from gatewise.lab.table import EXPERIMENTS
 from gatewise.lab.verdict import CONFIRMED, REFUTED, Verdict
 
 _FEW, _MANY = 8, 24  # names that a sentence can hold, with what is special of each and without
@@ -87,8 +88,8 @@ class Chapter:
 
     @property
     def matrix(self) -> Matrix | None:
-        """By the last two words of the names, where both take several values."""
-        places = [tuple(r.name.split("/")[-2:]) for r in self.rows]
+        """By the two axes of the names, where both take several values."""
+        places = [_place(r.name) for r in self.rows]
         if any(len(p) < 2 for p in places) or len(set(places)) < len(places):
             return None
         axes = [list(dict.fromkeys(p[k] for p in places)) for k in (0, 1)]
@@ -104,6 +105,12 @@ class Chapter:
     def findings(self) -> Iterator[str]:
         """Sentences, by rule from the verdicts and successes."""
         published = [r for r in self.complete if r.verdicts]
+        if published:
+            ends = [(r.summary.successes, len(r.summary.trials)) for r in self.complete]
+            yield (
+                f"Of {len(ends)} complete experiments, every trial succeeds in "
+                f"{sum(k == n for k, n in ends)}, none in {sum(not k for k, _ in ends)}."
+            )
         for kind in _KINDS:
             found = [r for r in published if _kind(r) == kind]
             if found:
@@ -137,6 +144,14 @@ def chapters(found: Sequence[Row]) -> list[Chapter]:
         if not row.other:
             grouped.setdefault(row.part, []).append(row)
     return [Chapter(part, tuple(rows)) for part, rows in grouped.items() if rows]
+
+
+def _place(name: str) -> tuple[str, ...]:
+    """The last two words between slashes, or a row of the table and how it is read otherwise."""
+    if "/" in name:
+        return tuple(name.split("/")[-2:])
+    base = min((b for b in EXPERIMENTS if name.startswith(f"{b}-")), key=len, default="")
+    return (base, name[len(base) + 1 :]) if base else (name,)
 
 
 def _kind(row: Row) -> str:

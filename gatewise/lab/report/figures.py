@@ -22,6 +22,7 @@ BLUE, RED, ORANGE, GREEN, GREY = "#2f7fc1", "#d0493a", "#dd8a1f", "#3a9a68", "#8
 _LINES = (BLUE, ORANGE, GREEN, "#9b62b8", RED, GREY)
 _WIDTH = 4.6  # inches: read on a phone at the size it has, on a screen somewhat larger
 _MARGINS = (0.62, 0.3, 0.2, 0.42)  # left, right, top, bottom; inches
+_POINTS = 800  # of the lines of a picture, together
 LOOK: dict[Any, Any] = {
     "font.size": 9.0,
     "axes.edgecolor": INK,
@@ -80,17 +81,24 @@ def curves(trials: Sequence[Trial]) -> Figure | None:
         if not lines:
             continue
         # One path for all: what stands between two lines is not drawn.
-        points = [p for line in lines for p in (*line, (0, math.nan))]
+        points = [p for line in lines for p in (*_thinned(line, len(shown)), (0, math.nan))]
         drawn = [(n, e if 0 < e < math.inf else math.nan) for n, e in points]
         axes.plot(*zip(*drawn, strict=True), color=colour, lw=0.9, alpha=0.6, label=label)
         if success:
             axes.plot(*zip(*(line[-1] for line in lines), strict=True), "o", color=colour, ms=3.5)
     axes.set(xlabel="training sequences", ylabel="error", yscale="log")
     axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+    axes.tick_params(which="minor", left=False)
     axes.set_xlim(left=0)
     axes.grid(alpha=0.3)
     axes.legend()
     return figure
+
+
+def _thinned(line: Sequence[tuple[int, float]], lines: int) -> Sequence[tuple[int, float]]:
+    """Every so many-th point and the last, where there are more than can be told apart."""
+    every = max(1, len(line) * lines // _POINTS)
+    return [*line[:-1:every], line[-1]]
 
 
 @mpl.rc_context(LOOK)

@@ -44,12 +44,14 @@ def html(found: Sequence[Row], flows: Sequence[Flow] = (), notes: Sequence[str] 
     }
     environment.globals["signs"] = SIGNS
     shown = chapters(found)
+    best = clearest(r for c in shown for r in c.begun)
     return environment.get_template("page.html").render(
         chapters=shown,
         others=[r for r in found if r.other and r.begun],
         shown={r.anchor: _shown(r) for r in found if r.begun},
         overview=_overview([r for c in shown[:1] for r in c.begun]),
-        clearest=clearest(r for c in shown for r in c.begun),
+        clearest=best,
+        gate=svg(figures.activity(best.activity), "a gate") if best and best.activity else "",
         gradients=svg(figures.gradients(flows), "gradient norms") if flows else "",
         rules=RULES,
         machines=machines(found),

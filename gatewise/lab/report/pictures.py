@@ -30,7 +30,7 @@ def svg(figure: Figure, title: str) -> str:
     root = ElementTree.fromstring(out.getvalue().replace(INK, "currentColor"))
     _strip(root)
     _flatten(root)
-    _rename(root, re.sub(r"\W+", "-", title))
+    _rename(root, f"p{_digest(title)}")
     _share_styles(root)
     root.attrib = {"role": "img", "aria-label": title, "viewBox": root.attrib["viewBox"]}
     return ElementTree.tostring(root, encoding="unicode")
@@ -42,6 +42,10 @@ def png(figure: Figure) -> bytes:
     with mpl.rc_context(LOOK):
         figure.savefig(out, format="png", dpi=200)
     return out.getvalue()
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:6]
 
 
 def _strip(root: Element) -> None:
@@ -66,7 +70,8 @@ def _strip(root: Element) -> None:
 
 def _path(d: str) -> str:
     d = re.sub(r"\s*([MLCQz])\s*", r"\1", d)
-    return d if "C" in d or "Q" in d else d.replace("L", " ")  # a line is what follows a move
+    d = d if "C" in d or "Q" in d else d.replace("L", " ")  # a line is what follows a move
+    return d.strip()
 
 
 def _flatten(e: Element) -> None:
@@ -76,7 +81,7 @@ def _flatten(e: Element) -> None:
         _flatten(child)
         if child.tag == "g" and not child.attrib.keys() - {"id"}:
             found += list(child)
-        elif child.tag not in ("metadata", "style"):
+        elif child.tag not in ("metadata", "style") and child.attrib.get("style") != "fill:none":
             found.append(child)
     e[:] = found
 
@@ -97,11 +102,7 @@ def _rename(root: Element, own: str) -> None:
 def _share_styles(root: Element) -> None:
     """Give a style that stands there often a name; the same one in every picture."""
     count = Counter(e.attrib["style"] for e in root.iter() if "style" in e.attrib)
-    named = {
-        style: f"s{hashlib.sha256(style.encode()).hexdigest()[:6]}"
-        for style, n in count.items()
-        if n >= _OFTEN
-    }
+    named = {style: f"s{_digest(style)}" for style, n in count.items() if n >= _OFTEN}
     for e in root.iter():
         if e.attrib.get("style") in named:
             e.attrib["class"] = named[e.attrib.pop("style")]

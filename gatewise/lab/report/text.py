@@ -26,6 +26,13 @@ _COLUMNS = (
 )
 _COUNTS = ("part", "experiments", "complete", *SIGNS, "time")
 
+_REPEAT = """
+A part is repeated by the command in its head, an experiment by `gatewise lab run NAME`; results are
+added to `lab.sqlite`, or to the file that `--out` names. The same seeds give the same numbers. This
+text and the page beside it are made from one or several such files:
+
+    gatewise lab report lab.sqlite --html lab.html --markdown lab.md"""
+
 
 def markdown(
     found: Sequence[Row], pictures: Mapping[str, tuple[str, bytes]], notes: Sequence[str] = ()
@@ -83,8 +90,9 @@ def _lines(
         yield from _table(_COLUMNS, map(_cells, others))
     yield "## How verdicts are made\n"
     yield from (f"- {rule}" for rule in RULES)
-    yield "\n## What it was run on\n"
+    yield "\n## What it was run on, and how to repeat it\n"
     yield from (f"- {machine}" for machine in machines(found))
+    yield _REPEAT
 
 
 def _chapter(c: Chapter) -> Iterator[str]:
@@ -114,8 +122,9 @@ def _matrix(m: Matrix) -> Iterator[str]:
 def _crossing(row: Row | None) -> str:
     if row is None or not row.begun:
         return "" if row is None else "not run"
-    stated = "".join(f" ({brief(v)})" for v in row.of("successes"))
-    return row.solved + ("" if row.complete else " …") + stated
+    told = "".join(f" ({brief(v)})" for v in row.of("successes"))
+    told += "".join(f"; {row.mean} ({brief(v)})" for v in row.of("sequences"))
+    return row.solved + ("" if row.complete else " …") + told
 
 
 def _cells(row: Row) -> list[str]:
