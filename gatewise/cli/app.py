@@ -190,7 +190,7 @@ def bench(
         str,
         typer.Option(
             help="layers, stream, ragged, bidirectional, resets, cells, compile, lanes, memory, "
-            "replicas, scaling, weights; several with commas, or all."
+            "replicas, scaling, context, weights; several with commas, or all."
         ),
     ] = "layers",
     quick: Annotated[
