@@ -188,7 +188,7 @@ def test_names_of_two_axes_make_a_table() -> None:
 
 
 def test_readings_of_rows_make_a_table() -> None:
-    made = [row(f"{a}-{b}", (), [1]) for a in ("1-1", "4-1") for b in ("bptt", "bptt-late")]
+    made = [row(f"{a}-{b}", (), [1]) for a in ("1-1", "4-1") for b in ("mine", "mine-late")]
     [chapter] = chapters(made)
-    assert chapter.matrix is not None and chapter.matrix.columns == ("bptt", "bptt-late")
+    assert chapter.matrix is not None and chapter.matrix.columns == ("mine", "mine-late")
     assert list(chapter.matrix.lines) == ["1-1", "4-1"]

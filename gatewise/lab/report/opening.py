@@ -51,11 +51,11 @@ def caption(shown: Activity) -> str:
     return rounded(" ".join(filter(None, [marked, shown.label, opens])))
 
 
-def clearest(rows: Iterable[Row]) -> Row | None:
-    """The row whose solved network shows it best."""
-    best: tuple[float, Row | None] = (0.0, None)
-    for row in rows:
-        found = opening(row.activity) if row.activity else None
-        if found and found.contrast > best[0]:
-            best = found.contrast, row
-    return best[1]
+def clearest(groups: Iterable[Iterable[Row]]) -> Row | None:
+    """The row whose solved network shows it best, of the first group that has one."""
+    for rows in groups:
+        found = [(o.contrast, r) for r in rows if r.activity and (o := opening(r.activity))]
+        contrast, best = max(found, key=lambda f: f[0], default=(0.0, None))
+        if contrast > _VISIBLE:
+            return best
+    return None

@@ -44,7 +44,7 @@ def html(found: Sequence[Row], flows: Sequence[Flow] = (), notes: Sequence[str] 
     }
     environment.globals["signs"] = SIGNS
     shown = chapters(found)
-    best = clearest(r for c in shown for r in c.begun)
+    best = clearest(c.begun for c in shown)
     return environment.get_template("page.html").render(
         chapters=shown,
         others=[r for r in found if r.other and r.begun],

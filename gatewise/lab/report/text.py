@@ -59,7 +59,7 @@ def pictures(
     if flows:
         seen = "How far an error reaches back: norm of the gradient by earlier states"
         drawn["gradients"] = seen, figures.gradients(flows)
-    row = clearest(r for c in shown for r in c.begun)
+    row = clearest(c.begun for c in shown)
     if row and row.activity:
         seen = f"A network that solved {row.name}, over one fresh sequence. "
         drawn["gates"] = seen + caption(row.activity), figures.activity(row.activity)
