@@ -54,7 +54,7 @@ def test_nothing_is_recalled_from_beyond_a_window(tmp_path: Path) -> None:
     """Untrained weights suffice: what a step says does not depend on what lies beyond."""
     settings = replace(TINY, cell="transformer", hidden=16, layers=2, window=3)
     trial = recall.Trial(settings, WORK, 0)
-    assert settings.reach == (2, 4)
+    assert list(settings.reach) == [2, 4]
     x = torch.randn(9, 2, 64)  # without gaps there is no blank
     changed = x.clone()
     changed[3] += 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 
 from gatewise.cli import run
 from gatewise.models import LanguageModel, LanguageModelConfig, LanguageOptions, Settings, Source
-from gatewise.models.language_task import LanguageTask
+from gatewise.models.language_task import LanguagePredictor, LanguageTask
 from gatewise.models.recipes import RECIPES, find_recipe
 from gatewise.models.regularise import (
     activation_penalty,
@@ -21,6 +22,7 @@ from gatewise.models.regularise import (
     word_dropout,
 )
 from gatewise.models.task import options_from
+from gatewise.models.vocabulary import UNKNOWN, Encoded, Vocabulary
 
 T, B, H, WORDS = 6, 5, 40, 30
 
@@ -137,6 +139,44 @@ def test_streams_of_tied_models_of_two_sizes_equal_the_whole() -> None:
     logits = torch.stack([stepper(row) for row in tokens])
     torch.testing.assert_close(logits, model(tokens)[0].detach(), rtol=1e-5, atol=1e-6)
     assert stepper.state_bytes == 2 * 2 * B * 12 * 4  # layers, h and c, rows, units, float32
+
+
+def test_products_in_bf16_are_near_those_in_full_and_round_only_in_training() -> None:
+    sizes = {"embedding_size": 8, "hidden_size": 12, "num_layers": 2, "tied": True}
+    models = [
+        LanguageModel(LanguageModelConfig(WORDS, **sizes, weights=w), executor="reference")
+        for w in ("full", "bf16")
+    ]
+    models[1].load_state_dict(models[0].state_dict())
+    tokens = torch.randint(WORDS, (T, B))
+    full, rounded = (m(tokens)[0] for m in models)
+    assert rounded.dtype == torch.float32
+    # Numbers of 8 bits: 2^-9 of each at most, four products one after the other.
+    assert 0 < (rounded - full).norm() / full.norm() < 4 * 2**-9
+    for logits in (full, rounded):
+        logits.square().sum().backward()
+    for name, p in models[0].named_parameters():
+        other = models[1].get_parameter(name).grad
+        assert p.grad is not None and other is not None
+        assert (other - p.grad).norm() / p.grad.norm() < 8 * 2**-8, name  # backward rounds again
+    output = torch.randn(T, B, 12)
+    head = [m.eval().logits(output) for m in models]
+    assert torch.equal(*head)
+
+
+def test_streams_that_have_read_before_score_as_one_does() -> None:
+    """Without that, each of the streams would begin with an empty state."""
+    model = LanguageModel(LanguageModelConfig(WORDS, embedding_size=4, hidden_size=6)).eval()
+    with torch.no_grad():
+        model.head.weight.mul_(8)  # so that the state makes a difference
+    vocabulary = Vocabulary("char", [UNKNOWN, *map(chr, range(97, 97 + WORDS - 1))])
+    ids = torch.randint(1, WORDS, (3000,))
+    held = Encoded(ids, len(ids) - 1, 0.0)
+    with torch.no_grad():
+        logits, _ = model(ids[:-1, None])
+    nats = torch.nn.functional.cross_entropy(logits[:, 0], ids[1:]).item()
+    scores = LanguagePredictor(model, vocabulary).score(held)
+    assert scores["perplexity"] == pytest.approx(math.exp(nats), rel=1e-5)
 
 
 @pytest.mark.parametrize("name", RECIPES)

@@ -75,10 +75,7 @@ def train(
     layers: Annotated[int | None, typer.Option(help="Layers.")] = None,
     embedding: Annotated[int | None, typer.Option(help="Numbers per token.")] = None,
     tied: Annotated[
-        bool | None,
-        typer.Option(
-            "--tied", help="Share embedding and head; needs --embedding equal to --hidden."
-        ),
+        bool | None, typer.Option("--tied", help="Share the embedding's weight with the head.")
     ] = None,
     dropout: Annotated[
         float | None, typer.Option(help="On inputs, between layers and before the head.")

@@ -34,6 +34,8 @@ NUMBER = "right_at_distance_"  # and the steps from a value to its query: the na
 _RIGHT = 0.99
 _SECONDS = 1.0  # between two signs of progress
 _TEST_BATCH = 256
+_HEADS = 2  # of a Transformer
+_COLOURS = ("#1f5fa8", "#2a7f62", "#c0392b", "#8e44ad", "#7a8896")
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,7 @@ class Settings:
     pairs: int = 2
     gap: int = 24
     cell: str = "lstm"
-    hidden: int = 132
+    hidden: int = 64
     layers: int = 1
     window: int = 0
     batch: int = 64
@@ -68,18 +70,15 @@ class Settings:
         return f"{self.cell}, window {self.window}" if self.window else self.cell
 
     @property
-    def reach(self) -> tuple[int, ...]:
-        """The longest distance inside the window, and that over which the layers may hand on."""
+    def reach(self) -> dict[int, str]:
+        """The longest distance inside a window, and that over which its layers may hand on."""
         seen = self.window - 1
-        return (seen, self.layers * seen) if self.window else ()
+        return {seen: "window", self.layers * seen: "reach of its layers"} if self.window else {}
 
     @property
     def distances(self) -> range:
         """From the last value to the first query, up to from the first value to the last query."""
         return range(1, 3 * self.pairs + self.gap - 1)
-
-
-_HEADS = 2
 
 
 class Network(nn.Module):
@@ -200,7 +199,7 @@ def run(settings: Settings, work: Work) -> Iterator[Progress | Outcome]:
 
 TRACK = Track("recall", "Recall by distance, at equal numbers of weights", run)
 
-_ATTENTION = Settings(cell="transformer", hidden=64, layers=2, rate=2e-3)
+_ATTENTION = Settings(cell="transformer", hidden=36, layers=2, rate=3e-3)
 _NETWORKS = {
     "lstm": Settings(),
     "transformer": _ATTENTION,
@@ -214,7 +213,7 @@ EXPERIMENTS: tuple[Experiment, ...] = tuple(
         asks="From how far back are values recalled?",
         settings=settings,
         trials=3,
-        limit=400_000,
+        limit=300_000,
         criterion=f"{_RIGHT:.0%} of the values right at every distance",
         tags=("recall-distance", name),
     )
@@ -241,24 +240,20 @@ def plot(results: Mapping[Settings, Sequence[Outcome]], path: str | Path) -> Non
         raise ValueError("there is nothing to plot: no trial of these experiments has ended")
     figure = new_figure(7.5, 4.2)
     axes = figure.subplots()
-    for colour, (settings, outcomes) in zip(_COLOURS, results.items(), strict=False):
+    for k, (settings, outcomes) in enumerate(results.items()):
+        colour = _COLOURS[k % len(_COLOURS)]
         for outcome in outcomes:
             axes.plot(*_points([outcome]), color=colour, lw=0.7, alpha=0.5)
         axes.plot(*_points(outcomes), "o-", color=colour, ms=3.5, label=settings.name)
-        for at, text in zip(settings.reach, ("in the window", "reach of its layers"), strict=False):
+        for at, text in settings.reach.items():
             axes.axvline(at + 0.5, color=colour, lw=1.0, ls="--")
-            place = {"xytext": (-3, 4), "textcoords": "offset points"}
-            axes.annotate(text, (at + 0.5, 0.05), rotation=90, fontsize=8, ha="right",
-                          color=colour, **place)  # fmt: skip
+            axes.text(at + 0.4, 0.05, text, rotation=90, fontsize=8, ha="right", color=colour)
     axes.set(xlabel="steps from a value to its query", ylabel="share of right values")
     axes.set_ylim(-0.03, 1.03)
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False, loc="center left")
     write_figure(figure, path)
-
-
-_COLOURS = ("#1f5fa8", "#2a7f62", "#c0392b", "#8e44ad", "#7a8896")
 
 
 def _points(outcomes: Sequence[Outcome]) -> tuple[list[int], list[float]]:

@@ -118,6 +118,7 @@ class LanguageModel(TokenModel):
         self.embedding = nn.Embedding(
             config.vocabulary_size, config.embedding_size, device=device, dtype=dtype
         )
+        hidden = [config.hidden_dropout] * (config.num_layers - 1)
         self.recurrent = Recurrent(
             config.cell if cell is None else cell,
             config.embedding_size,
@@ -127,8 +128,7 @@ class LanguageModel(TokenModel):
             device=device,
             dtype=dtype,
             executor=executor,
-            input_dropout=[config.input_dropout]
-            + [config.hidden_dropout] * (config.num_layers - 1),
+            input_dropout=[config.input_dropout, *hidden],
             recurrent_dropout=config.recurrent_dropout,
             weight_dropout=config.weight_dropout,
             weights=config.weights,
