@@ -29,6 +29,7 @@ from gatewise.layers import Recurrent
 from gatewise.models.plots import new_figure, write_figure
 from gatewise.models.transformer import Transformer
 from gatewise.tasks import associative_recall
+from gatewise.tasks.recall import VALUES
 
 NUMBER = "right_at_distance_"  # and the steps from a value to its query: the name of an outcome
 _RIGHT = 0.99
@@ -213,7 +214,7 @@ EXPERIMENTS: tuple[Experiment, ...] = tuple(
         asks="From how far back are values recalled?",
         settings=settings,
         trials=3,
-        limit=300_000,
+        limit=1_500_000,
         criterion=f"{_RIGHT:.0%} of the values right at every distance",
         tags=("recall-distance", name),
     )
@@ -252,7 +253,8 @@ def plot(results: Mapping[Settings, Sequence[Outcome]], path: str | Path) -> Non
     axes.set_ylim(-0.03, 1.03)
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False, loc="center left")
+    axes.axhline(1 / VALUES, color="#7a8896", lw=1.0, ls=":", label="guessing")
+    figure.legend(loc="outside upper center", ncols=4, frameon=False)
     write_figure(figure, path)
 
 

@@ -128,7 +128,8 @@ def plot_attention(
 def plot_drift(drifts: Mapping[str, Drift], path: str | Path, title: str) -> None:
     """Perplexity under the judge, repetition and state norm by step, for each model by name.
 
-    Solid where it reads its own output, dashed on real text.
+    Solid where it reads its own output, dashed on real text; what the judge says of that, and how it
+    repeats itself, is the same for all.
     """
     panels = {
         "perplexity": "perplexity under the judge",
@@ -141,13 +142,22 @@ def plot_drift(drifts: Mapping[str, Drift], path: str | Path, title: str) -> Non
             colour = _COLOURS[k % len(_COLOURS)]
             own, text = getattr(drift.own, name), getattr(drift.text, name)
             axes.plot(drift.steps, own, "o-", color=colour, ms=4, label=f"{model}, own output")
-            axes.plot(drift.steps, text, "--", color=colour, lw=1.2, label=f"{model}, real text")
+            if name == "state_norm":
+                axes.plot(drift.steps, text, "--", color=colour, label=f"{model}, real text")
+            elif k == 0:
+                axes.plot(drift.steps, text, "--", color="#7a8896", label="real text")
         axes.set(xlabel="tokens after the prompt", title=label)
         axes.set_ylim(bottom=0)
         axes.grid(alpha=0.25)
         axes.spines[["top", "right"]].set_visible(False)
-    handles, labels = figure.axes[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False)
+    entries = {
+        label: handle
+        for axes in figure.axes
+        for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
+    }
+    figure.legend(
+        entries.values(), entries.keys(), loc="outside lower center", ncols=5, frameon=False
+    )
     figure.suptitle(title)
     write_figure(figure, path)
 
