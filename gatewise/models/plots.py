@@ -128,8 +128,8 @@ def plot_attention(
 def plot_drift(drifts: Mapping[str, Drift], path: str | Path, title: str) -> None:
     """Perplexity under the judge, repetition and state norm by step, for each model by name.
 
-    Solid where it reads its own output, dashed on real text; what the judge says of that, and how it
-    repeats itself, is the same for all.
+    Solid where it reads its own output, dashed on real text; what the judge says of real text, and
+    how that repeats itself, is the same for all.
     """
     panels = {
         "perplexity": "perplexity under the judge",
