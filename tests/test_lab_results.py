@@ -106,7 +106,10 @@ def test_results_from_before_a_setting_existed_are_those_of_its_default(tmp_path
     db.close()
     other = replace(FAST, settings=replace(FAST.settings, batch=7))
     with lab.Results([path]) as read:
-        assert read.older(FAST) == ["old"] and not read.older(other)
+        assert read.keys(FAST) == [FAST.key, "old"] and read.keys(other) == [other.key]
         [row] = report.rows(read, [FAST])
         assert row.key == FAST.key and row.summary.successes == 1
         assert [r.key for r in report.rows(read, [other])] == [other.key, "old"]
+    with lab.Store(path) as again:  # nor is it run again
+        assert not lab.Run([FAST], again, lab.Options(trials=1)).jobs
+        assert lab.Run([other], again, lab.Options(trials=1)).jobs

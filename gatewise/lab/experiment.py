@@ -125,6 +125,8 @@ class Experiment:
 
         What was run before a setting existed counts as run with its default.
         """
+        if self.name != older.name:
+            return False
         now, then = json.loads(self.stamp), json.loads(older.stamp)
         # As JSON, in which a tuple is a list; a field without a default equals nothing.
         filled = json.dumps(_completed(self.settings, then["settings"]), default=repr)

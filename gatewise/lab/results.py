@@ -46,10 +46,9 @@ class Results:
         """Key -> every experiment that was begun, as it was then."""
         return self._begun
 
-    def older(self, experiment: Experiment) -> list[str]:
-        """The keys it was filed under before some of its settings existed."""
-        alike = {k: e for k, e in self._begun.items() if e.name == experiment.name}
-        return [k for k, e in alike.items() if k != experiment.key and experiment.continues(e)]
+    def keys(self, experiment: Experiment) -> list[str]:
+        """Its own, and those it was filed under before some of its settings existed."""
+        return list(dict.fromkeys(k for s in self._stores for k in s.keys(experiment)))
 
     def trials(self, keys: Sequence[str]) -> list[Trial]:
         """Finished trials of the experiment with these keys, its own first; of all seeds."""

@@ -104,7 +104,8 @@ class Run:
         self._stopped = False
 
     def _standing(self, experiment: Experiment) -> Standing:
-        ended = self.store.trials(experiment.key, self.options.seed)
+        keys = self.store.keys(experiment)
+        ended = [t for k in keys for t in self.store.trials(k, self.options.seed)]
         wanted = self.options.trials or experiment.trials
         kept = {t.outcome.trial: t.outcome.success for t in ended if t.outcome.trial < wanted}
         waiting = sum(j.experiment.key == experiment.key for j in self.jobs)
@@ -172,7 +173,7 @@ class Run:
 def plan(experiment: Experiment, store: Store, options: Options) -> list[Job]:
     """The jobs that are missing: work in flight as it was begun, then the rest in even parts."""
     trials = options.trials or experiment.trials
-    ended = store.ended(experiment.key, options.seed)
+    ended = {t for k in store.keys(experiment) for t in store.ended(k, options.seed)}
     missing = [t for t in range(trials) if t not in ended]
     jobs: list[Job] = []
     for begun in store.unfinished(experiment.key, experiment.limit, options.seed):

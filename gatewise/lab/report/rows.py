@@ -165,7 +165,7 @@ def brief(v: Verdict) -> str:
 
 def rows(results: Results, experiments: Iterable[Experiment], others: bool = True) -> list[Row]:
     """The given experiments, and with `others` all that the files of results know besides."""
-    found = {e.key: (e, [e.key, *results.older(e)]) for e in experiments}
+    found = {e.key: (e, results.keys(e)) for e in experiments}
     if others:
         known = {key for _, keys in found.values() for key in keys}
         begun = results.experiments().items()

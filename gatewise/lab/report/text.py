@@ -78,8 +78,12 @@ def _lines(
     yield f"{whole(found)}. Verdicts, by the rules below: {signs}.\n"
     yield from (f"> {note}\n" for note in notes)
     yield "## What was found\n"
-    for c in shown:
-        yield f"**{c.part.title}** ({c.state}). {' '.join(c.findings())}\n"
+    for c in (c for c in shown if c.begun):
+        yield f"**{c.part.title}** ({c.state})\n"
+        yield from (f"- {sentence}" for sentence in c.findings())
+        yield ""
+    if waiting := [c.part.title for c in shown if not c.begun]:
+        yield f"Not run yet: {'; '.join(waiting)}.\n"
     yield from _table(_COUNTS, (_counts(c) for c in shown))
     for address, (seen, _) in pictures.items():
         yield f"![{seen}]({address})\n\n*{seen}*\n"
