@@ -26,7 +26,8 @@ Named = dict[str, torch.Tensor]
 
 @pytest.fixture(autouse=True)
 def eager_threads(monkeypatch: pytest.MonkeyPatch) -> None:
-    """However little work there is, it is shared."""
+    """However little work there is, it is shared, and side by side for any number of rows."""
+    monkeypatch.setattr(share, "_SIDE_BELOW", 1000)
     monkeypatch.setattr(share, "_PARALLEL_FROM", 1)
     monkeypatch.setattr(share, "_SPLIT_FROM", 1)
 
@@ -181,7 +182,7 @@ def test_an_output_changed_in_place_is_refused() -> None:
         output.sum().backward()
 
 
-def test_what_is_said_of_it() -> None:
+def test_what_is_said_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
     x = torch.randn(T, B, I)
     torch.set_num_threads(1)
     assert "in turn with the other direction: there is one thread" in str(gw.explain(make(), x))
@@ -191,6 +192,10 @@ def test_what_is_said_of_it() -> None:
     others: list[dict[str, Any]] = [{"executor": "reference"}, {"checkpoint": 2}]
     for options in others:
         assert "other direction" not in str(gw.explain(make(**options), x))
+    monkeypatch.undo()
+    many = torch.randn(200, 32, I)
+    assert "direction: there are rows enough" in str(gw.explain(make(hidden=64), many))
+    assert "beside the other direction" in str(gw.explain(make(hidden=64), many[:, :3]))
 
 
 def test_replicas_have_the_bits_of_each_alone() -> None:
