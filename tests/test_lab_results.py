@@ -101,7 +101,9 @@ def test_results_from_before_a_setting_existed_are_those_of_its_default(tmp_path
         [[record]] = db.execute("SELECT record FROM experiment")
         older = json.loads(record)
         assert older["settings"].pop("batch") == FAST.settings.batch  # as if there were none yet
-        db.execute("UPDATE experiment SET key = 'old', record = ?", (json.dumps(older),))
+        stamp = json.loads(FAST.stamp) | {"settings": older["settings"]}
+        texts = (json.dumps(older), json.dumps(stamp, sort_keys=True))
+        db.execute("UPDATE experiment SET key = 'old', record = ?, stamp = ?", texts)
         db.execute("UPDATE trial SET key = 'old'")
     db.close()
     other = replace(FAST, settings=replace(FAST.settings, batch=7))

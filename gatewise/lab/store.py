@@ -245,17 +245,16 @@ class Store:
             found.append(Unfinished(work, missing, done, note, spent))
         return found
 
-    def experiments(self, name: str = "") -> dict[str, Experiment]:
-        """Key -> every experiment (of that name) that was begun, as it was then."""
-        which = f'"name": {json.dumps(name, ensure_ascii=False)}' if name else ""
-        rows = self._rows("SELECT key, record FROM experiment WHERE instr(stamp, ?)", (which,))
+    def experiments(self) -> dict[str, Experiment]:
+        """Key -> every experiment that was begun, as it was then."""
+        rows = self._rows("SELECT key, record FROM experiment")
         return {key: Experiment.from_record(json.loads(text)) for key, text in rows}
 
     def keys(self, experiment: Experiment) -> list[str]:
         """Its own, and those it was filed under before some of its settings existed."""
-        begun = self.experiments(experiment.name).items()
         own = experiment.key
-        return [own, *(k for k, e in begun if k != own and experiment.continues(e))]
+        stamps = self._rows("SELECT key, stamp FROM experiment WHERE key != ?", (own,))
+        return [own, *(key for key, stamp in stamps if experiment.continues(stamp))]
 
 
 def _connected(path: Path, create: bool) -> sqlite3.Connection:
