@@ -64,7 +64,7 @@ def train(
         ),
     ] = None,
     column: Annotated[
-        str | None, typer.Option(help="Of the tags: a name in CoNLL-U, else a number from 1.")
+        str | None, typer.Option(help="Of the tags: a name in CoNLL-U, else its number, from 2.")
     ] = None,
     features: Annotated[
         Path | None, typer.Option(help="Folder of a --task bilm, whose states a tagger reads.")
