@@ -72,7 +72,8 @@ class Chapter:
     @property
     def elapsed(self) -> float:
         """Seconds by the clock in which at least one of the trials was running."""
-        return _elapsed(t for r in self.rows for t in r.summary.trials)
+        elapsed = _elapsed(t for r in self.rows for t in r.summary.trials)
+        return min(elapsed, self.spent.clock)  # work that was interrupted has no one beginning
 
     @property
     def took(self) -> str:
