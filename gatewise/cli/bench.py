@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from itertools import groupby
 from pathlib import Path
 
 from gatewise import benchmark
@@ -31,7 +33,8 @@ def run(
         files = benchmark.kept_files(keep, runner.header, [c.suite for c in cases])
     if warning:
         console.note(f"warning: {warning}; these figures show little")
-    report = runner.report(console.measuring(runner.run(cases), len(cases)))
+    rows = _kept_as_they_end(runner, cases, files)
+    report = runner.report(console.measuring(rows, len(cases)))
     if json_file == Path("-"):
         print(json.dumps(report.to_json()))
     else:
@@ -40,8 +43,19 @@ def run(
             report.write(json_file)
     if plot is not None:
         benchmark.plot(report, plot)
-    for name, file in files.items():
-        part = benchmark.Report(report.header, [r for r in report.rows if r.case.suite == name])
-        part.write(file)
-        benchmark.plot(part, file.with_suffix(".png"))
     return report
+
+
+def _kept_as_they_end(
+    runner: benchmark.Runner, cases: list[benchmark.Case], files: dict[str, Path]
+) -> Iterator[benchmark.Row]:
+    """Measure; a suite's file is written when its last row is there, whatever comes later."""
+    for name, group in groupby(cases, key=lambda case: case.suite):
+        rows = []
+        for row in runner.run(list(group)):
+            rows.append(row)
+            yield row
+        if name in files:
+            part = runner.report(rows)
+            part.write(files[name])
+            benchmark.plot(part, files[name].with_suffix(".png"))
