@@ -51,7 +51,7 @@ def plot(report: Report, path: str | Path) -> None:
     low, high = _limits([r for rows in groups.values() for r in rows])
     for axes, (title, rows) in zip(panels, groups.items(), strict=True):
         fitted = [str(g) for g in growth(rows)]
-        _panel(axes, "; ".join([title, *fitted]), rows)
+        _panel(axes, "\n".join([title, *fitted]), rows)
     panels[-1].set_xlim(low, high)
     ticks = [t for t in _TICKS if low <= t <= high]
     panels[-1].set_xticks(ticks, [f"{t:g}×" for t in ticks])
