@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import threading
 import warnings
 from typing import Any
@@ -16,6 +15,7 @@ from gatewise.equations import Cell
 from gatewise.equations.functions import sigmoid as gate_sigmoid
 from gatewise.equations.functions import tanh as gate_tanh
 from gatewise.executors.cpu import toolchain
+from tests.forking import assert_a_forked_child_computes
 
 pytestmark = pytest.mark.skipif(not toolchain.ladder(), reason="this machine has no C compiler")
 
@@ -202,15 +202,7 @@ def test_a_forked_child_computes_too() -> None:
         # Enough work for two of the kernel's threads, too little for two of torch's: those
         # hang after a fork.
         x = torch.randn(30, 32, 6)
-        with torch.no_grad():
-            want = layer(x)[0].numpy()  # starts the pool in this process
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # Python >= 3.12 warns of forks with threads
-                child = os.fork()
-            if child == 0:
-                signal.alarm(60)
-                os._exit(0 if (layer(x)[0].numpy() == want).all() else 1)
-            assert os.waitpid(child, 0)[1] == 0
+        assert_a_forked_child_computes(lambda: layer(x)[0])
     finally:
         torch.set_num_threads(before)
 

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-import signal
 import threading
-import warnings
 from typing import Any
 
 import pytest
@@ -13,6 +11,7 @@ import torch
 
 import gatewise as gw
 from gatewise.executors.cpu import share, toolchain
+from tests.forking import assert_a_forked_child_computes
 
 pytestmark = pytest.mark.skipif(not toolchain.ladder(), reason="this machine has no C compiler")
 
@@ -238,12 +237,4 @@ def test_many_python_threads_at_once() -> None:
 def test_a_forked_child_computes_too() -> None:
     torch.set_num_threads(4)
     layer, x = make(executor="cpu"), torch.randn(30, 1, I)
-    with torch.no_grad():
-        want = layer(x)[0].numpy()
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Python >= 3.12 warns of forks with threads
-            child = os.fork()
-        if child == 0:
-            signal.alarm(60)
-            os._exit(0 if (layer(x)[0].numpy() == want).all() else 1)
-        assert os.waitpid(child, 0)[1] == 0
+    assert_a_forked_child_computes(lambda: layer(x)[0])

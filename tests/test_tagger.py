@@ -17,6 +17,7 @@ from gatewise.models.index import Index
 from gatewise.models.kinds import guess_kind
 from gatewise.models.tag_task import TagOptions, TagPredictor
 from gatewise.models.tagger import Tagger, TaggerConfig
+from tests.resuming import whole_and_resumed
 
 EWT = Path(__file__).parents[2] / "shared" / "data" / "ud_ewt"
 SMALL = TagOptions(
@@ -156,19 +157,8 @@ def test_it_learns_from_context_and_is_saved(tmp_path: Path, names: bool) -> Non
 def test_a_stopped_and_resumed_run_is_the_unbroken_one(tmp_path: Path) -> None:
     path = sentences(tmp_path, False)
     settings = Settings(steps=12, batch=16, evaluations=3)
-    ends = []
-    for name, stop in (("whole", None), ("broken", 7)):
-        task = runs.begin(tmp_path / name, "tag", Source(path), SMALL, settings)
-        for progress in task.trainer.run():
-            if progress.step == stop:
-                task.trainer.stop()
-        if stop is not None:
-            task = runs.resume(tmp_path / name)
-            for _ in task.trainer.run():
-                pass
-        ends.append(task.trainer.history)
-    for one, two in zip(*ends, strict=True):
-        assert {**one, "seconds": 0} == {**two, "seconds": 0}
+    whole, resumed = whole_and_resumed(tmp_path, "tag", Source(path), SMALL, settings, stop=7)
+    assert whole == resumed
 
 
 def test_f1_of_spans_by_hand() -> None:

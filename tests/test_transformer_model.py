@@ -9,10 +9,11 @@ import torch
 
 from gatewise.cells import get_cell
 from gatewise.cli import run
-from gatewise.models import CheckpointError, Settings, Source, load, runs
+from gatewise.models import CheckpointError, Settings, Source, load
 from gatewise.models.sampling import Sampling
 from gatewise.models.transformer_model import TransformerConfig, TransformerModel
 from gatewise.models.transformer_task import TransformerOptions
+from tests.resuming import whole_and_resumed
 
 T, B, SYMBOLS = 20, 3, 11
 
@@ -106,20 +107,10 @@ def test_it_is_trained_resumed_and_sampled_like_any_language_model(
     (tmp_path / "a.txt").write_text("to be or not to be, " * 60)
     options = TransformerOptions(hidden_size=16, heads=2, num_layers=1, window=20, chunk=8)
     settings, source = Settings(steps=24, batch=4, evaluations=2), Source(tmp_path / "a.txt")
-    ends = []
-    for name, stop in (("whole", None), ("broken", 9)):
-        begun = runs.begin(tmp_path / name, "transformer", source, options, settings)
-        for progress in begun.trainer.run():
-            if progress.step == stop:
-                begun.trainer.stop()
-        if stop is not None:
-            begun = runs.resume(tmp_path / name)
-            for _ in begun.trainer.run():
-                pass
-        ends.append([{**h, "seconds": 0} for h in begun.trainer.history])
-    assert ends[0] == ends[1]
+    whole, resumed = whole_and_resumed(tmp_path, "transformer", source, options, settings, stop=9)
+    assert whole == resumed
     key = "held_out_bits_per_character"
-    assert ends[0][1][key] < ends[0][0][key]
+    assert whole[1][key] < whole[0][key]
     assert run(["sample", str(tmp_path / "whole"), "--prompt", "to", "--length", "9"]) == 0
     assert len(capsys.readouterr().out) == 2 + 9 + 1
     with pytest.raises(CheckpointError, match="a Transformer has no cell"):

@@ -22,6 +22,7 @@ from gatewise.models.search import beam_search, greedy
 from gatewise.models.subwords import Subwords
 from gatewise.models.translate_task import TranslateOptions, TranslateTask
 from gatewise.models.translator import ATTENTIONS, BEGIN, END, PAD, Translator, TranslatorConfig
+from tests.resuming import whole_and_resumed
 
 V = 7
 SMALL = TranslateOptions(
@@ -263,19 +264,8 @@ def test_damaged_subwords_are_refused(trained: Path, tmp_path: Path, subwords: o
 
 def test_a_stopped_and_resumed_run_is_the_unbroken_one(data: Path, tmp_path: Path) -> None:
     options, how = replace(SMALL, own=0.5), Settings(steps=8, batch=16, evaluations=2)
-    ends = []
-    for name, stop in (("whole", None), ("broken", 5)):
-        begun = runs.begin(tmp_path / name, "translate", Source(data), options, how)
-        for progress in begun.trainer.run():
-            if progress.step == stop:
-                begun.trainer.stop()
-        if stop is not None:
-            begun = runs.resume(tmp_path / name)
-            for _ in begun.trainer.run():
-                pass
-        ends.append(begun.trainer.history)
-    for one, two in zip(*ends, strict=True):
-        assert {**one, "seconds": 0} == {**two, "seconds": 0}
+    whole, resumed = whole_and_resumed(tmp_path, "translate", Source(data), options, how, stop=5)
+    assert whole == resumed
 
 
 def test_without_a_held_out_file_some_pairs_are(data: Path) -> None:

@@ -78,11 +78,7 @@ def task_of(settings: Settings, trial: int = 0, seed: int = 0) -> Task:
 
 def initial(settings: Settings, network: Network, work: Work, trial: int) -> Parameters:
     """A trial's parameters before training: uniform in ± `weights`, then the listed biases."""
-    draw = work.generator(trial, "weights")
-    found = {
-        n: (2 * torch.rand(shape, generator=draw) - 1) * settings.weights
-        for n, shape in network.shapes().items()
-    }
+    found = network.uniform(settings.weights, work.generator(trial, "weights"))
     row = 0
     for gate in (g for g in network.trace.gates if g in settings.biased):
         rows = slice(row, row + network.rows(gate))

@@ -142,6 +142,13 @@ class Network:
         names = self.layout.biased
         return tuple(a.gate in names for a in self.trace.accumulators)
 
+    def uniform(self, bound: float, draw: torch.Generator) -> dict[str, torch.Tensor]:
+        """Parameters of one network, uniform in ± `bound`."""
+        return {
+            n: (2 * torch.rand(shape, generator=draw) - 1) * bound
+            for n, shape in self.shapes().items()
+        }
+
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Parameter name -> shape, without the axis of networks.
 

@@ -98,10 +98,7 @@ class Online:
     def initial(self, network: Network, draw: torch.Generator) -> Parameters:
         """A trial's parameters before training."""
         if self.weights:
-            return {
-                n: (2 * torch.rand(shape, generator=draw) - 1) * self.weights
-                for n, shape in network.shapes().items()
-            }
+            return network.uniform(self.weights, draw)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(draw.initial_seed())
             layer = Recurrent(self.cell, network.inputs, self.units, init=("torch", "orthogonal"))
