@@ -59,7 +59,10 @@ BENCHMARKS: dict[str, Benchmark] = {
 OTHERS: dict[str, Benchmark] = {
     "adding-26": Benchmark("adding", 26),  # no shorter: two of the first twelve are marked
     "order-50": Benchmark("order", 50),
+    "order-200": Benchmark("order", 200),
     "classes-10": Benchmark("classes", 10),
+    "classes-20": Benchmark("classes", 20),
+    "classes-50": Benchmark("classes", 50),
     "classes-100": Benchmark("classes", 100),  # experiment 3a
     "parity-500": Benchmark("parity", 500),
     "two-4": Benchmark("two", 4),  # experiment 2a, with other lags too

@@ -265,6 +265,9 @@ OUTPUTS = ("output-bias", "output units have a bias too", {"output_bias_too": Tr
 # gates at 1/2, seen again at every step, drive the carousel far from 0 where h is flat.
 CAROUSEL = ("carousel", "no feedback but the carousel, as in 2a", {"feedback": False})
 
+# Of 2b, where nothing but the end can be predicted. With both the paper's figures come out.
+END = ("end", "the end alone is asked for", {"end_alone": True})
+
 ASKS = {
     "1": "Predict the next symbol of embedded Reber strings, which short memories can do too.",
     "2a": "Tell two sequences apart by their first symbol, 100 steps later.",
@@ -346,6 +349,13 @@ def _readings() -> Iterator[Experiment]:
         yield _reading(name, *STEPWISE)
     for name in (n for n in ROWS if n.startswith(("2c", "4"))):
         yield _reading(name, *CAROUSEL)
+    no_slope, suffix, words, change = READINGS["no-slope"], *END
+    for name in ("2a", "2b"):
+        arguments = {"arguments": ROWS[name].settings.arguments | change}
+        yield _reading(name, "no-slope", *no_slope)
+        yield _reading(name, suffix, words, arguments)
+        both = f"{words}, {no_slope[0]}"
+        yield _reading(name, f"{suffix}-no-slope", both, arguments | no_slope[1])
 
 
 EXPERIMENTS = [*(_experiment(n, r) for n, r in ROWS.items()), *_readings()]

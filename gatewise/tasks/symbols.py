@@ -72,11 +72,12 @@ def long_lag(lag: int, distractors: int) -> Task:
     )
 
 
-def two_sequences(lag: int = 100, random_middle: bool = False) -> Task:
+def two_sequences(lag: int = 100, random_middle: bool = False, end_alone: bool = False) -> Task:
     """Predict every next symbol of two sequences that differ in their ends (2a and 2b).
 
     (y, a1 … a_{p-1}, y) or (x, a1 … a_{p-1}, x), p = `lag`. With `random_middle` (2b) the symbols
-    between are random, and only the last prediction counts for success.
+    between are random, and only the last prediction counts for success. With `end_alone` no other
+    is asked for.
 
     Raises:
         ValueError: `lag` below 2.
@@ -84,13 +85,13 @@ def two_sequences(lag: int = 100, random_middle: bool = False) -> Task:
     if lag < 2:
         raise ValueError(f"lag must be at least 2, got {lag}")
     return Task(
-        f"two sequences {lag}" + ", random middle" * random_middle,
-        code("two_sequences.c", MIDDLE_RANDOM=int(random_middle)),
+        f"two sequences {lag}" + ", random middle" * random_middle + ", end alone" * end_alone,
+        code("two_sequences.c", MIDDLE_RANDOM=int(random_middle), END_ALONE=int(end_alone)),
         (float(lag),),
         inputs=lag + 1,
         outputs=lag + 1,
         symbols=True,
-        every_step=True,
+        every_step=not end_alone,
         target_symbols=True,
-        judge_end=random_middle,
+        judge_end=random_middle and not end_alone,
     )

@@ -49,6 +49,7 @@ class Online:
         bias: units have biases.
         weights: initial ones are uniform in ± this; 0: the recurrent ones are orthogonal, the
             others as torch draws them.
+        slope: the output units' error contains the slope of their squashing function.
         look: sequences between two looks.
         test: fresh sequences at the end.
 
@@ -65,6 +66,7 @@ class Online:
     head_inputs: bool = False
     bias: bool = True
     weights: float = 0.0
+    slope: bool = True
     look: int = 500
     test: int = 2560
 
@@ -91,6 +93,7 @@ class Online:
             head_bias=self.bias and self.head != "none",
             head_inputs=self.head_inputs,
             bias=self.bias,
+            slope=self.slope,
             **options,
             **RULES[self.rule],
         )

@@ -15,7 +15,7 @@ from gatewise.lab.modern.table import ATTENTION
 from gatewise.lab.modern.trial import TRACK, Settings
 
 TRIALS = 5
-LIMIT = 200_000
+LIMIT = 100_000
 
 # Name of a row -> cell, layers.
 _NETWORKS: dict[str, tuple[str, int]] = {

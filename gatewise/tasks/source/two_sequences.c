@@ -1,8 +1,8 @@
 /* Two long sequences (Hochreiter & Schmidhuber, 1997, experiments 2a and 2b).
  *
  * (y, a1 … a_{p-1}, y) or (x, a1 … a_{p-1}, x), each with probability 1/2: predict every next
- * symbol. With MIDDLE_RANDOM the p-1 symbols between are drawn from a1 … a_{p-1}. Symbols:
- * a1 … a_{p-1} are 0 … p-2, x p-1, y p.
+ * symbol. With MIDDLE_RANDOM the p-1 symbols between are drawn from a1 … a_{p-1}; with END_ALONE
+ * the last symbol alone is asked for. Symbols: a1 … a_{p-1} are 0 … p-2, x p-1, y p.
  *
  * param: p.
  */
@@ -19,6 +19,7 @@ static void task_draw(const double *param, const source *r, sequence *s) {
   for (int32_t t = 1; t < p; t++)
     if (MIDDLE_RANDOM) symbols_below(s->symbol + t * LANES, s->words[t], p - 1, 0);
     else for (int l = 0; l < LANES; l++) s->symbol[t * LANES + l] = t - 1;
-  memcpy(s->target_symbol, s->symbol + LANES, (p - 1) * LANES * sizeof *s->symbol);
-  memcpy(s->target_symbol + (p - 1) * LANES, s->symbol, LANES * sizeof *s->symbol);
+  const int32_t before = END_ALONE ? 0 : p - 1; /* targets before the last one */
+  memcpy(s->target_symbol, s->symbol + LANES, before * LANES * sizeof *s->symbol);
+  memcpy(s->target_symbol + before * LANES, s->symbol, LANES * sizeof *s->symbol);
 }
