@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +15,9 @@ from gatewise.lab.curve import Curves
 from gatewise.lab.experiment import Outcome, Progress, Work
 from gatewise.lab.faithful import Bench, initial, network_of, run, task_of, without_cell
 from gatewise.lab.paper1997 import EXPERIMENTS, READINGS, ROWS, Settings
+from gatewise.lab.run import Options, plan
+from gatewise.lab.store import Store
+from gatewise.lab.table import select
 
 NEVER = float("inf")
 # Adding over a short lag, with a criterion that some trials meet soon and others do not.
@@ -122,7 +126,6 @@ def outcomes(settings: Settings, work: Work) -> dict[int, Outcome]:
 
 
 def test_trials_end_as_if_each_were_alone() -> None:
-    """20 trials share 16 lanes: four wait for a lane that was used before."""
     together = outcomes(SHORT, Work(3, 0, 20, 500))
     assert 2 < sum(o.success for o in together.values()) < 20
     for trial in (0, 7, 16, 19):
@@ -146,6 +149,19 @@ def test_goes_on_from_any_state_to_the_same_outcomes(monkeypatch: pytest.MonkeyP
     for at in (1, len(states) // 2, len(states) - 1):
         again = [e for e in run(SHORT, replace(work, state=states[at])) if isinstance(e, Outcome)]
         assert again == ended[len(ended) - len(again) :]
+
+
+def test_the_papers_trials_are_jobs_for_several_cores(tmp_path: Path) -> None:
+    """At most a vector's lanes each; the trials of one training set stay together."""
+
+    def jobs(name: str) -> list[tuple[int, int]]:
+        [experiment] = select([name])
+        with Store(tmp_path / "lab.sqlite") as store:
+            return [(j.work.first, j.work.count) for j in plan(experiment, store, Options())]
+
+    assert jobs("2b") == [(0, 9), (9, 9)]
+    assert jobs("1-1") == [(0, 10), (10, 10), (20, 10)]
+    assert jobs("4-1") == [(0, 10)]
 
 
 def test_success_is_counted_where_the_paper_counts_it() -> None:
@@ -218,6 +234,3 @@ def test_curves_keep_evenly_spaced_points() -> None:
     points = curves.of(0)
     assert points == tuple((n, n / 7) for n in range(0, 1000, 8))
     assert curves.of(1) == ()
-    curves.clear(0)
-    curves.add(0, 5, 1.0)
-    assert curves.of(0) == ((5, 1.0),)

@@ -18,9 +18,6 @@ class Curves:
         # [lanes, 1 + MOST, 2]: how many points came and every which is kept; then the points
         self.points = torch.zeros(lanes, 1 + self.MOST, 2, dtype=torch.float64)
 
-    def clear(self, lane: int) -> None:
-        self.points[lane] = 0
-
     def add(self, lane: int, sequences: int, error: float) -> None:
         """The next point of a lane."""
         own = self.points[lane]

@@ -1,6 +1,6 @@
 """The faithful track: the 1997 paper's networks in lanes, many trials side by side.
 
-A lane whose trial has ended takes up the next one at once, so that no lane waits for the slowest.
+More trials than one vector has lanes are so many jobs, which other cores can take.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ Parameters = dict[str, torch.Tensor]
 _ABSENT = -1e4  # pre-activations so low that the product of two logistic units is exactly 0
 _TEST, _FRESH = 1, 2  # purposes of random numbers; training has 0
 _EVERY = 0.5  # seconds between two signs of progress
-_LANES = 16  # trials side by side; on a narrower machine several groups take turns
+_LANES = 16  # trials of a job; on a narrower machine several groups of lanes take turns
 
 
 def cell_of(settings: Settings) -> Cell:
@@ -97,7 +97,7 @@ def without_cell(parameters: Parameters) -> Parameters:
 
 
 class Bench:
-    """Lanes, and the trials that have yet to go through them."""
+    """Trials of one training set, each in a lane."""
 
     def __init__(self, settings: Settings, work: Work, trials: range) -> None:
         self.settings, self.work, self.trials = settings, work, trials
@@ -107,34 +107,19 @@ class Bench:
         self.criterion = Criterion(s.tolerance, s.window, s.most_wrong, s.error, s.measure)
         # judged on a test set: what is seen in training can never end a trial
         never = Criterion(-1.0, s.look, 0, 0.0, s.measure)
-        width = min(len(trials), _LANES)
+        width = len(trials)
         on = never if s.judged_on else self.criterion
         self.lanes = Lanes(self.network, width, s.rate, task, on, seed)
-        self.taken = 0  # trials that have been given a lane
-        self.trial = torch.full((width,), -1)  # of each lane; -1: none
-        self.absent = torch.zeros(width, dtype=torch.bool)  # its cell is not there yet
+        self.trial = torch.tensor(trials)  # of each lane; -1: it has ended
+        grows = s.grows and s.cell == "lstm-1997"
+        self.absent = torch.full((width,), grows)  # its cell is not there yet
         self.before = torch.full((width,), float("inf"), dtype=torch.float64)  # error, last look
         self.grown = torch.zeros(width, dtype=torch.int64)  # sequences when the cell was added
         self.first = torch.zeros(width, dtype=torch.int64)  # … when the weaker criterion was met
         self.curves = Curves(width)
-        for k in range(width):
-            self._take(k)
-
-    def _take(self, k: int) -> None:
-        """Give lane k the next trial, or rest."""
-        if self.taken == len(self.trials):
-            self.trial[k] = -1
-            self.lanes.retire(k)
-            return
-        trial = self.trials[self.taken]
-        self.taken += 1
-        weights = initial(self.settings, self.network, self.work, trial)
-        grows = self.settings.grows and self.settings.cell == "lstm-1997"
-        self.absent[k] = grows
-        self.lanes.restart(k, trial, without_cell(weights) if grows else weights)
-        self.trial[k], self.first[k], self.grown[k] = trial, 0, 0
-        self.before[k] = float("inf")
-        self.curves.clear(k)
+        for k, trial in enumerate(trials):
+            weights = initial(s, self.network, work, trial)
+            self.lanes.restart(k, trial, without_cell(weights) if grows else weights)
 
     @property
     def busy(self) -> list[int]:
@@ -144,7 +129,7 @@ class Bench:
     def spent(self) -> float:
         """Share of all trials' sequences that is behind us, or will not be needed."""
         running = sum(float(self.lanes.number[k]) for k in self.busy) / self.work.limit
-        return (self.taken - len(self.busy) + running) / len(self.trials)
+        return (len(self.trials) - len(self.busy) + running) / len(self.trials)
 
     def step(self) -> Iterator[Outcome]:
         """Train until the next look, then look: grow, judge, and let ended trials go."""
@@ -164,7 +149,8 @@ class Bench:
         for k in ended:
             numbers = {"test_wrong": float(wrong[k]), "test_error": float(error[k])}
             yield self._outcome(k, k in succeeded, numbers)
-            self._take(k)
+            self.trial[k] = -1
+            self.lanes.retire(k)
 
     def _grow(self, k: int, error: float) -> None:
         """Add the cell once the error has stopped decreasing."""
@@ -218,7 +204,6 @@ class Bench:
         return {
             **{f"lanes.{n}": v for n, v in self.lanes.state_dict().items()},
             **own,
-            "taken": torch.tensor(self.taken),
             "curves": self.curves.points.clone(),
         }
 
@@ -228,7 +213,6 @@ class Bench:
         self.lanes.load_state_dict({n.removeprefix("lanes."): v for n, v in kept.items()})
         for n in self._KEPT:
             getattr(self, n).copy_(state[n])
-        self.taken = int(state["taken"])
         self.curves.points.copy_(state["curves"])
 
 
@@ -254,17 +238,16 @@ def _progress(bench: Bench, number: int, sets: int) -> Progress:
     def state() -> State:
         return {"set": torch.tensor(number), **bench.state()}
 
-    ended = bench.taken - len(bench.busy)
+    ended = len(bench.trials) - len(bench.busy)
     seen = max(int(bench.lanes.number[k]) for k in bench.busy)
     note = f"{ended} of {len(bench.trials)} ended, the others at {seen:,} at most"
     return Progress((number + bench.spent) / sets, note, state)
 
 
-# All trials of an experiment go through the same lanes.
 TRACK = Track(
     NAME,
     "The 1997 paper: its networks, its learning rule, its stopping rules",
     run,
-    lambda settings: 10_000,
+    lambda settings: settings.trials_per_set or _LANES,
     lambda settings: network_of(settings, task_of(settings)),
 )
