@@ -144,6 +144,23 @@ def test_reach_decides() -> None:
     assert not found.success
 
 
+def test_a_network_learns_on_until_it_reaches_further(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of two that met the rule, the one that must be right at another length is not done yet."""
+    [soon] = outcomes(SMALL, Work(0, 0, 1, 20_000))
+    tried: list[int] = []
+    whole = Trial.test
+
+    def counted(self: Trial, task: Any, count: int, purpose: int = 1) -> tuple[int, float]:
+        found = whole(self, task, count, purpose)
+        tried.extend([found[0]] * (purpose == 3))
+        return found if purpose != 3 or len(tried) > 1 else (count, 1.0)
+
+    monkeypatch.setattr(Trial, "test", counted)
+    [later] = outcomes(replace(SMALL, reach=16), Work(0, 0, 1, 20_000))
+    assert len(tried) >= 2 and tried[-1] <= 2  # of 200
+    assert later.success and later.sequences >= soon.sequences + 2000
+
+
 @pytest.mark.parametrize("detach", [0.0, 0.25])
 def test_interrupted_trials_end_as_unbroken_ones(
     detach: float, monkeypatch: pytest.MonkeyPatch

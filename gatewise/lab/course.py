@@ -18,9 +18,8 @@ from gatewise.lab.judge import Judge
 from gatewise.lab.kept import under
 from gatewise.lab.objective import Asked, Source, draw, part
 
-CLIMB = 0.9  # share of the latest sequences that must be right for the next length
-LATEST = 200
 _AHEAD = 8  # batches that are drawn at once: a call costs as much as 30 sequences
+_STEPS = 2**18  # but no more steps than these, if that is a batch
 
 
 class Course:
@@ -31,10 +30,21 @@ class Course:
         lengths: of the sequences, in the order they come.
         seed: of the data.
         batch: sequences of an update.
+        climb: share of the latest `latest` sequences that must be right for the next length.
+        latest: see `climb`.
     """
 
-    def __init__(self, family: Family, lengths: Sequence[int], seed: int, batch: int) -> None:
+    def __init__(
+        self,
+        family: Family,
+        lengths: Sequence[int],
+        seed: int,
+        batch: int,
+        climb: float = 0.9,
+        latest: int = 200,
+    ) -> None:
         self.family, self.lengths, self.seed, self.batch = family, list(lengths), seed, batch
+        self.latest, self.most_wrong = latest, int((1 - climb) * latest)
         self.stages: list[Source] = [family.make(n) for n in lengths]
         self.stage = self.sequences = 0
         self.curve = Curves(1)
@@ -45,8 +55,7 @@ class Course:
         """The family's rule at the last length, the one for climbing before it."""
         rule = self.family.criterion
         if not self.last:
-            most = int((1 - CLIMB) * LATEST)
-            rule = Criterion(rule.tolerance, window=LATEST, most_wrong=most)
+            rule = Criterion(rule.tolerance, window=self.latest, most_wrong=self.most_wrong)
         return Judge(rule)
 
     @property
@@ -66,7 +75,8 @@ class Course:
 
     def draw(self) -> Asked:
         """The next batch."""
-        ahead = _AHEAD * self.batch
+        at_once = _STEPS // (self.batch * max(1, self.length))
+        ahead = self.batch * max(1, min(_AHEAD, at_once))
         block, first = divmod(self.sequences, ahead)
         if self._drawn is None or self._drawn[0] != (self.stage, block):
             given = draw(self.task, ahead, self.seed, block * ahead)
@@ -83,6 +93,10 @@ class Course:
             self.judge = self._judge()
             return False
         return met
+
+    def insist(self) -> None:
+        """The rule was met, but it was no success: as many sequences more are looked at."""
+        self.judge = self._judge()
 
     def state_dict(self) -> dict[str, torch.Tensor]:
         """Everything the course goes on from."""

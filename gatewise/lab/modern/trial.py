@@ -16,8 +16,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from gatewise.executors.lanes import Criterion
-from gatewise.lab.curve import Curves
+from gatewise.lab.course import Course
 from gatewise.lab.experiment import Outcome, Progress, State, Track, Work
 from gatewise.lab.families import FAMILIES
 from gatewise.lab.judge import Judge
@@ -29,11 +28,12 @@ from gatewise.layers import Recurrent
 from gatewise.learning import BPTT, HDetach
 
 _TEST_BATCH = 64
-_RIGHT = 0.99  # of these, for success at another length
+_TEST, _CHECK = 1, 3  # purposes of random numbers; training has 0
+_RIGHT = 0.99  # for success at another length
+_CHECKED = 200  # sequences of that length, whenever the rule is met
 _SECONDS = 1.0  # between two signs of progress
 _SIDE_BY_SIDE = 10  # trials
 _AT_ONCE = 2**18  # T·B·H of one call of the kernel: what fits a core's cache
-_POINT = 8  # updates between two points of a curve
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,8 @@ class Settings:
         hidden: units of the LSTM layer whose number of weights the layer has, whatever the cell.
         layers: how many share these weights.
         further: lengths at which the trained network is tested too, without training.
-        reach: one of these; there 99 % must be right for success. 0: not asked.
+        reach: one of these; a network learns on until 99 % are right there too, and only then has
+            succeeded. 0: not asked.
         recipe: how it is trained.
         series: which series of random numbers: a search has one of its own.
         test: fresh sequences at the end, as many as in the paper.
@@ -104,10 +105,8 @@ class Settings:
     @property
     def lengths(self) -> list[int]:
         """The lengths of the curriculum: halves of the last, down to the family's first."""
-        found, first = [self.length], FAMILIES[self.task].first
-        while self.recipe.latest and found[0] > first:
-            found.insert(0, max(first, found[0] // 2))
-        return found
+        family = FAMILIES[self.task]
+        return family.lengths(self.length, family.first) if self.recipe.latest else [self.length]
 
 
 def run(settings: Settings, work: Work) -> Iterator[Progress | Outcome]:
@@ -140,8 +139,6 @@ def _until_over(recipe: Recipe, trials: list[Trial]) -> Iterator[list[Trial]]:
         if len(left) < len(going):
             fleet = _fleet(recipe, left)
         fleet.step(left[0].updates, left[0].rate, recipe.clip)
-        for t in left:
-            t.climb()
         going = [t for t in left if not t.over]  # at the limit none goes on: all began together
         yield going
 
@@ -155,8 +152,9 @@ def _learn(fleet: Fleet, trials: list[Trial]) -> None:
     rest = iter(trials)
     for part in fleet.parts:
         some = list(itertools.islice(rest, len(part.nets)))
-        given = [t.draw() for t in some]
-        xs = [numbers(t.task, g) for t, g in zip(some, given, strict=True)]
+        tasks = [t.course.task for t in some]  # another when they have climbed
+        given = [t.course.draw() for t in some]
+        xs = [numbers(*pair) for pair in zip(tasks, given, strict=True)]
         outputs = part(xs, [g.lengths for g in given], [t.rule() for t in some])
         losses = [t.judged(g, y) for t, g, y in zip(some, given, outputs, strict=True)]
         learning = [loss for t, loss in zip(some, losses, strict=True) if not t.solved]
@@ -175,28 +173,20 @@ class Trial:
     """One network on its way through the lengths; it can be put aside between any two updates."""
 
     def __init__(self, settings: Settings, work: Work, number: int) -> None:
-        s, self.settings, self.number, self.limit = settings, settings, number, work.limit
+        s, r = settings, settings.recipe
+        self.settings, self.number, self.limit = settings, number, work.limit
         self.seed = work.seed_of(number, s.series)
         self.family = FAMILIES[s.task]
-        self.stages: list[Source] = [self.family.make(n) for n in s.lengths]
-        self.longest = int(self.stages[-1].sequences(64, purpose=2).lengths.max())
+        self.course = Course(self.family, s.lengths, self.seed, r.batch, r.climb, r.latest)
+        self.asked: Source = self.course.stages[-1]
+        self.longest = int(self.asked.sequences(64, purpose=2).lengths.max())
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(work.seed_of(number, f"{s.series}/weights"))
             self.net: Network = make_network(
-                self.stages[-1], s.cell, s.hidden, s.layers, self.longest, s.recipe.init
+                self.asked, s.cell, s.hidden, s.layers, self.longest, r.init
             )
-        self.updates = self.stage = 0
-        self.met = self.solved = False
-        self.judge = self._judge()
-        self.curve = Curves(1)
-
-    def _judge(self) -> Judge:
-        """The paper's rule at the last length, the recipe's before it."""
-        rule, r = self.family.criterion, self.settings.recipe
-        if not self.last:
-            most = int((1 - r.climb) * r.latest)
-            rule = Criterion(rule.tolerance, window=r.latest, most_wrong=most)
-        return Judge(rule)
+        self.updates = 0
+        self.solved = False
 
     @property
     def together(self) -> int:
@@ -207,19 +197,9 @@ class Trial:
         return max(1, _AT_ONCE // (self.longest * r.batch * layer.hidden_size))
 
     @property
-    def task(self) -> Source:
-        """What is trained on now."""
-        return self.stages[self.stage]
-
-    @property
-    def last(self) -> bool:
-        """Has it come to the length asked for?"""
-        return self.stage == len(self.stages) - 1
-
-    @property
     def drawn(self) -> int:
         """Training sequences so far."""
-        return self.updates * self.settings.recipe.batch
+        return self.course.sequences
 
     @property
     def rate(self) -> float:
@@ -233,14 +213,10 @@ class Trial:
 
     @property
     def note(self) -> str:
-        j = self.judge
-        return f"{self.task.name}: {j.wrong} wrong, error {j.error:.3g}"
+        j = self.course.judge
+        return f"{self.course.task.name}: {j.wrong} wrong, error {j.error:.3g}"
 
     # -- an update: draw, predict, judge, learn --------------------------------------------
-
-    def draw(self) -> Asked:
-        """The next batch."""
-        return draw(self.task, self.settings.recipe.batch, self.seed, self.drawn)
 
     def rule(self) -> BPTT | HDetach:
         """How the next batch is differentiated."""
@@ -249,24 +225,21 @@ class Trial:
 
     def judged(self, given: Asked, output: torch.Tensor) -> torch.Tensor:
         """The loss of a batch; after it the trial may be solved, and learns no more."""
-        loss, errors = loss_and_errors(self.task, output, given)
-        self.met = self.judge.see(errors)
+        loss, errors = loss_and_errors(self.course.task, output, given)
         self.updates += 1
-        self.solved = self.met and self.last and self._confirmed()
-        if self.solved or self.updates % _POINT == 1:
-            self.curve.add(0, self.drawn, self.judge.error)
+        if self.course.see(errors):
+            self.solved = self._confirmed()
+            if not self.solved:
+                self.course.insist()
         return loss
 
-    def climb(self) -> None:
-        """To the next length, where the latest were right."""
-        if self.met:
-            self.stage += not self.last
-            self.judge = self._judge()
-
     def _confirmed(self) -> bool:
-        """Are the fixed sets of the family, where it has any, right too?"""
-        sets = self.family.sets
-        return not sets or self.test(self.stages[-1], sets)[0] == 0
+        """Are the fixed sets of the family right too, and sequences of the length to be reached?"""
+        if (sets := self.family.sets) and self.test(self.asked, sets)[0]:
+            return False
+        if not (reach := self.settings.reach):
+            return True
+        return self.test(self.family.make(reach), _CHECKED, _CHECK)[0] <= (1 - _RIGHT) * _CHECKED
 
     # -- how it ended --------------------------------------------------------------------
 
@@ -275,26 +248,26 @@ class Trial:
         found: dict[str, float] = {
             "weights": sum(p.numel() for p in self.net.parameters()),
             "updates": self.updates,
-            "length": self.settings.lengths[self.stage],
+            "length": self.course.length,
         }
         success = self.solved
-        if self.last:
+        if self.course.last:
             count = self.settings.test
-            wrong, error = self.test(self.stages[-1], count)
+            wrong, error = self.test(self.asked, count)
             found |= {"test_wrong": wrong, "test_count": count, "test_error": error}
             for n in self.settings.further:
                 few = max(1, count // 5)
                 wrong, _ = self.test(self.family.make(n), few)
                 found[f"right_at_{n}"] = right = 1 - wrong / few
                 success = success and (right >= _RIGHT or n != self.settings.reach)
-        return Outcome(self.number, success, self.drawn, found, self.curve.of(0))
+        return Outcome(self.number, success, self.drawn, found, self.course.curve.of(0))
 
-    def test(self, task: Source, count: int) -> tuple[int, float]:
+    def test(self, task: Source, count: int, purpose: int = _TEST) -> tuple[int, float]:
         """Wrong ones of `count` fresh sequences, and their mean |error|."""
         judge = Judge(replace(self.family.criterion, window=count, measure="absolute"))
         with torch.no_grad():
             for first in range(0, count, _TEST_BATCH):
-                given = draw(task, min(_TEST_BATCH, count - first), self.seed, first, purpose=1)
+                given = draw(task, min(_TEST_BATCH, count - first), self.seed, first, purpose)
                 output = self.net(numbers(task, given), given.lengths)
                 judge.see(loss_and_errors(task, output, given)[1])
         return judge.wrong, judge.error
@@ -303,17 +276,14 @@ class Trial:
 
     def state_dict(self) -> dict[str, torch.Tensor]:
         """Everything training goes on from."""
-        parts = {"net": self.net.state_dict(), "judge": self.judge.state_dict()}
+        parts = {"net": self.net.state_dict(), "course": self.course.state_dict()}
         found = {f"{part}.{n}": t.clone() for part, own in parts.items() for n, t in own.items()}
-        found["curve"] = self.curve.points.clone()
-        found["at"] = torch.tensor([self.updates, self.stage, self.solved])
+        found["at"] = torch.tensor([self.updates, self.solved])
         return found
 
     def load_state_dict(self, state: State) -> None:
         """See `state_dict`."""
-        self.updates, self.stage, solved = state["at"].tolist()
+        self.updates, solved = state["at"].tolist()
         self.solved = bool(solved)
-        self.judge = self._judge()  # of this stage
-        self.judge.load_state_dict(under(state, "judge"))
+        self.course.load_state_dict(under(state, "course"))
         self.net.load_state_dict(under(state, "net"))
-        self.curve.points = state["curve"].clone()
