@@ -347,7 +347,7 @@ def _readings() -> Iterator[Experiment]:
         yield _whole(name, "bptt-output-bias-cells", both, OUTPUTS[2], CellsFedBack)
     for name in ("1-1", "1-2", "1-3", "1-4", "1-5", "2a", "2b"):
         yield _reading(name, *STEPWISE)
-    for name in (n for n in ROWS if n.startswith(("2c", "4"))):
+    for name in (*(n for n in ROWS if n.startswith("2c")), "4-1"):
         yield _reading(name, *CAROUSEL)
     no_slope, suffix, words, change = READINGS["no-slope"], *END
     for name in ("2a", "2b"):
