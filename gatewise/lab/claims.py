@@ -79,9 +79,7 @@ _METHODS: dict[str, Any] = {
     "hmm": Hidden("order-100"),
 }
 _LIMITS = {"lbfgs": 150_000, "hmm": _UNKNOWN}  # of others than LIMIT
-_ONE_BY_ONE = (
-    20_000  # of RTRL at T = 1000, where nothing climbs: a trial takes minutes all the same
-)
+_ONE_BY_ONE = 20_000  # of RTRL at T = 1000: no length climbs, every sequence is a long one
 
 # Of ten trials: S says of these methods that none succeeds on these benchmarks.
 _EIGHT = tuple(b for b in BENCHMARKS if b not in ("order-3-100", "order-1000"))
