@@ -193,10 +193,9 @@ def _simple(t: Trace) -> bool:
 def source(network: Network, dtype: torch.dtype, task: str = "") -> str:
     """The complete C source; `task` is the text of a task's C file, or empty."""
     parts = [skeleton("gatewise.executors.cpu", name) for name in ("vector.h", "philox.h")]
-    parts += [skeleton(__package__, "sequence.h")]
-    parts += [step_source(network), skeleton(__package__, "lanes.c")]
-    if network.whole:
-        parts += [skeleton(__package__, "sweep.c")]
+    own = ["lanes.c", "traces.c", "errors.c", *(["sweep.c"] if network.whole else []), "run.c"]
+    parts += [skeleton(__package__, "sequence.h"), step_source(network)]
+    parts += [skeleton(__package__, name) for name in own]
     if task:
         parts += ["#define TASK 1", task]
     return "\n".join([constants(network, dtype), *parts, skeleton(__package__, "drive.c")])

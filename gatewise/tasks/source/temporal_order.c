@@ -12,7 +12,7 @@
  */
 #if NOISE
 #define SYMBOL(t, l) s->words[t][l] /* in place of the word it comes from */
-#define SYMBOLS(t) (int32_t *)(s->words + (t))
+#define SYMBOLS_AT(t) (int32_t *)(s->words + (t))
 #define NOISE_BLOCKS (1u << 30)     /* of random words, beyond those of the symbols */
 
 static void add_noise(const source *r, real deviation, sequence *s) {
@@ -31,7 +31,7 @@ static void add_noise(const source *r, real deviation, sequence *s) {
 }
 #else
 #define SYMBOL(t, l) s->symbol[(t) * LANES + (l)]
-#define SYMBOLS(t) (s->symbol + (t) * LANES)
+#define SYMBOLS_AT(t) (s->symbol + (t) * LANES)
 #endif
 
 static long task_steps(const double *param) { return (long)param[1]; }
@@ -43,7 +43,7 @@ static void task_draw(const double *param, const source *r, sequence *s) {
   for (int l = 0; l < LANES; l++) length[l] = least + below(h.word[0][l], most - least + 1);
   set_lengths(s, length);
   draw_steps(r, s->steps, s->words);
-  for (long t = 0; t < s->steps; t++) symbols_below(SYMBOLS(t), s->words[t], 4, 2);
+  for (long t = 0; t < s->steps; t++) symbols_below(SYMBOLS_AT(t), s->words[t], 4, 2);
   for (int l = 0; l < LANES; l++) {
     const long begin = s->start[l];
     SYMBOL(begin, l) = 0;

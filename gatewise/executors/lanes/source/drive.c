@@ -1,6 +1,6 @@
 /* What Python calls: run given sequences, or draw them from a task and train or test.
  *
- * Included after lanes.c and, for training, a task. Arguments: see the enums; launch.py mirrors
+ * Included after run.c and, for training, a task. Arguments: see the enums; launch.py mirrors
  * them.
  */
 

@@ -1,4 +1,4 @@
-/* Backpropagation through time, for a network whose rule is WHOLE. Included after lanes.c. */
+/* Backpropagation through time, for a network whose rule is WHOLE. Included after errors.c. */
 
 static void record_step(network *n, long t, const step_data *d) {
   record *r = n->tape + t;
