@@ -125,7 +125,8 @@ def _of(method: str, benchmark: str) -> Any:
 
 
 def _row(method: str, benchmark: str) -> Experiment:
-    settings, control = _of(method, benchmark), benchmark in _CONTROLS
+    settings, published = _of(method, benchmark), _published(method, benchmark)
+    control = benchmark in _CONTROLS and not published
     asks = f"Can {_WHAT[method]} learn {benchmark}?"
     limit = _LIMITS.get(method, LIMIT)
     if isinstance(settings, Online) and ALL[benchmark].length >= 1000:
@@ -134,12 +135,12 @@ def _row(method: str, benchmark: str) -> Experiment:
     return Experiment(
         name=f"{method}/{benchmark}",
         track=TRACK.name,
-        asks=f"Control, a short lag: {asks}" if control else asks,
+        asks=f"{'Control, a short lag: ' * control}{asks} {settings.budget(limit)}.",
         settings=settings,
         trials=TRIALS,
         limit=limit,
         criterion=_words(settings),
-        published=_published(method, benchmark),
+        published=published,
         tags=(*(["S"] if stated else []), *(["control"] if control else []), method, benchmark),
     )
 
@@ -172,7 +173,7 @@ def _online(
 ) -> Experiment:
     method, _, benchmark = name.partition("/")
     tags = ("competitors", method, benchmark)
-    words = _words(settings)
+    asks, words = f"{asks} {settings.budget(limit)}.", _words(settings)
     return Experiment(
         name, TRACK.name, asks, settings, trials, limit, words, tuple(published), tags
     )
@@ -239,6 +240,7 @@ _COMPETITORS = (
 
 # -- guessing -----------------------------------------------------------------------------
 
+_DRAWN = 100_000  # networks
 _GUESSES = {
     # The paper says of 3a and of parity that guessing is faster than descent.
     "classes-100": Guess("two_classes", {"length": 100, "information": 3}),
@@ -253,10 +255,10 @@ def _guess(benchmark: str) -> Experiment:
     return Experiment(
         f"guessing/{benchmark}",
         TRACK.name,
-        f"Does guessing weights solve {benchmark}?",
+        f"Does guessing weights solve {benchmark}? {settings.budget(_DRAWN)}.",
         settings,
         TRIALS,
-        100_000,
+        _DRAWN,
         f"no error above {settings.tolerance:g} on {settings.criterion} fresh sequences; "
         "sequences are networks drawn",
         tags=("guessing", benchmark),

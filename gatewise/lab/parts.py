@@ -45,8 +45,8 @@ PARTS = (
     Part(
         "claims",
         "Who else learns long time lags",
-        "S says that these methods fail. Each trial searches its own step sizes or sizes with a "
-        "stated budget, then goes on with the best.",
+        "S says that these methods fail. Each trial searches its own rates or sizes, with the "
+        "budget that its row states, and goes on with the best. Controls have a short lag.",
     ),
     Part(
         "eight",

@@ -45,6 +45,10 @@ class Guess:
     criterion: int = 256
     test: int = 2560
 
+    def budget(self, limit: int) -> str:
+        """What a trial may spend, in words."""
+        return f"{self.units} units; up to {limit:,} networks drawn"
+
     def make(self) -> Source:
         return getattr(tasks, self.task)(**self.arguments)
 

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from gatewise.executors.lanes import Sequences
+from gatewise.lab.baselines.budget import either
 from gatewise.lab.benchmarks import ALL
 from gatewise.lab.experiment import Outcome, Progress, Work
 from gatewise.lab.objective import Source
@@ -38,6 +39,13 @@ class Hidden:
     iterations: int = 30
     test: int = 2560
     most_wrong: int = 1
+
+    def budget(self, _limit: int) -> str:
+        """What a trial may spend, in words."""
+        return (
+            f"The best of {either(self.states)} hidden states from {self.starts} starts each, with "
+            f"{self.iterations} iterations on {self.sequences} sequences"
+        )
 
     def __post_init__(self) -> None:
         task = ALL[self.benchmark].task()

@@ -181,6 +181,10 @@ MODELS: dict[str, Make] = {
 }
 
 
+# What a candidate's `extra` is, where a method has one.
+EXTRAS = {"tdnn": "window", "narx": "delays", "pascanu": "regulariser's weight"}
+
+
 def longest(task: Source) -> int:
     """Steps of the longest of a few hundred sequences."""
     return int(task.sequences(256, purpose=9).lengths.max())

@@ -18,6 +18,7 @@ from torch import nn
 
 from gatewise.cells import get_cell
 from gatewise.executors.lanes import Criterion, Lanes, Network, Task
+from gatewise.lab.baselines.budget import either
 from gatewise.lab.benchmarks import ALL
 from gatewise.lab.curve import Curves
 from gatewise.lab.experiment import Outcome, Progress, State, Work
@@ -74,6 +75,12 @@ class Online:
         for name, table in (("benchmark", ALL), ("rule", RULES)):
             if getattr(self, name) not in table:
                 raise ValueError(f"{name} must be one of {', '.join(table)}")
+
+    def budget(self, limit: int) -> str:
+        """What a trial may spend, in words."""
+        each = "" if len(self.rates) == 1 else ", each"
+        rates = f"rate {either(self.rates)}{each} on up to {limit:,} sequences"
+        return f"{self.units} unit{'s' * (self.units > 1)}; {rates}"
 
     @property
     def task(self) -> Task:

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 
 import torch
 
-from gatewise.lab.baselines.models import MODELS, Candidate
+from gatewise.lab.baselines.budget import either
+from gatewise.lab.baselines.models import EXTRAS, MODELS, Candidate
 from gatewise.lab.baselines.stack import Stack
 from gatewise.lab.benchmarks import ALL
 from gatewise.lab.experiment import Outcome, Progress, State, Work
@@ -52,6 +53,16 @@ class Search:
         for name, table in (("benchmark", ALL), ("method", MODELS)):
             if getattr(self, name) not in table:
                 raise ValueError(f"{name} must be one of {', '.join(table)}")
+
+    def budget(self, limit: int) -> str:
+        """What a trial may spend, in words."""
+        tried = f"rate {either(self.rates)}"
+        if self.method in EXTRAS:
+            tried += f" with {EXTRAS[self.method]} {either(self.extras)}"
+        return (
+            f"{either(self.widths)} units; {tried}, each tried on {self.probe:,} sequences, the "
+            f"best of them on up to {limit:,}"
+        )
 
     @property
     def candidates(self) -> list[Candidate]:

@@ -36,6 +36,13 @@ class SecondOrder:
     patience: int = 50
     test: int = 2560
 
+    def budget(self, limit: int) -> str:
+        """What a trial may spend, in words."""
+        return (
+            f"{self.width} units; evaluations on {self.sequences:,} sequences, {limit:,} in all, "
+            "from new weights where it is stuck"
+        )
+
 
 def run(settings: SecondOrder, work: Work) -> Iterator[Progress | Outcome]:
     """One trial; every evaluation of the loss counts as so many training sequences."""
