@@ -88,13 +88,8 @@ _S_TABLE = {"bptt": _EIGHT, "elman": _EIGHT, "tdnn": ("reber",), "rtrl": ("reber
 _NO_CLAIM = ("irnn", "pascanu")
 _AT_100 = ("adding-100", "multiplication-100", "order-100", "order-5-100")
 _TWO = ("adding-100", "order-100")
-_LAGS = (
-    "classes-20",
-    "classes-50",
-    "classes-100",
-    "order-50",
-    "order-200",
-)  # what is lost beyond ten steps?
+# Is what lies more than ten steps back lost?
+_LAGS = ("classes-20", "classes-50", "classes-100", "order-50", "order-200")
 
 
 def _published(method: str, benchmark: str) -> tuple[Published, ...]:
