@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 import torch
 
@@ -87,6 +89,13 @@ def test_wide_layers_split_between_threads_give_the_same_bits() -> None:
     layer, x = gw.LSTM(64, 96, num_layers=2), torch.randn(20, 1, 64)
     alone, shared = layer.stream(), layer.stream(threads=2)
     assert all(torch.equal(alone(x_t), shared(x_t)) for x_t in x)
+
+
+def test_no_more_threads_than_processors(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Threads that wait for each other on one processor take turns of milliseconds."""
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {3, 5}, raising=False)
+    layer = gw.LSTM(INPUTS, 64)
+    assert [layer.stream(threads=n).threads for n in (1, 2, 3, 64)] == [1, 2, 2, 2]
 
 
 def test_bad_input_is_refused() -> None:

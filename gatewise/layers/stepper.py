@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from gatewise.executors import SlowPathError
-from gatewise.executors.cpu.stepping import CompiledStack, linear
+from gatewise.executors.cpu.stepping import CompiledStack, linear, processors
 from gatewise.layers import check
 from gatewise.layers.explain import explain
 from gatewise.layers.recurrent import Recurrent
@@ -29,6 +29,10 @@ class Stepper:
     A stream has no gradient. Weights that change between steps (an optimiser's step, a loaded
     checkpoint) are noticed and packed again; after writing to `parameter.data` directly or by an
     optimiser with `fused=True`, which PyTorch does not count as changes, call `refresh()`.
+
+    With `threads`, a step's units are shared among as many threads, or as many as there are
+    processors that this process may use. They meet at every step, so it needs processors that
+    nobody else keeps busy.
 
     With `heads`, linear maps on top of each other, steps give what these make of the output.
 
@@ -59,6 +63,7 @@ class Stepper:
             raise ValueError(f"batch must be at least 1, got {batch!r}")
         if not isinstance(threads, int) or threads < 1:
             raise ValueError(f"threads must be at least 1, got {threads!r}")
+        self.threads = min(threads, processors())  # to the same bits; more would wait in turns
         self.layer, self.batch, self.heads = layer, batch, tuple(heads)
         self._parameters = [p for m in (layer, *heads) for p in m.parameters()]
         like = self._parameters[0]
@@ -70,7 +75,7 @@ class Stepper:
         self._stack: CompiledStack | None = None
         self._state: Any = None  # of the general path; None: zero
         if not self.obstacles:
-            self._stack = CompiledStack(self._weights(), batch, self._dtype, threads)
+            self._stack = CompiledStack(self._weights(), batch, self._dtype, self.threads)
             self._versions = self._read_versions()
         elif layer.strict:
             raise SlowPathError("strict=True refuses a slow stream: " + "; ".join(self.obstacles))

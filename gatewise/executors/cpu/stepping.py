@@ -10,6 +10,7 @@ Shapes: B = batch, I = input size, H = hidden units, P = H padded to whole vecto
 from __future__ import annotations
 
 import ctypes
+import os
 from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -43,6 +44,13 @@ Part = tuple[Trace, Weights, str]  # a layer, and how its weights are held: exec
 def linear(weight: torch.Tensor, bias: torch.Tensor | None) -> Part:
     """A linear map, weight [O, I] and bias [O], as a layer of a `CompiledStack`."""
     return _LINEAR, Weights(weight, weight.new_empty(len(weight), 0), bias, None, {}), "full"
+
+
+def processors() -> int:
+    """How many of the machine's processors this process may use."""
+    if hasattr(os, "sched_getaffinity"):  # not everywhere
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 @dataclass

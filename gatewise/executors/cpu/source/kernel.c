@@ -97,7 +97,7 @@ static void meet(const job *j, part *w) {
 #if defined(__x86_64__)
     __builtin_ia32_pause();
 #endif
-    if (k > 20000) sched_yield(); /* more threads than free cores */
+    if (k > 2000) sched_yield(); /* some 50 µs: more threads than free cores */
   }
 }
 
