@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 
 import pytest
 import torch
+from torch import nn
+from torch.nn.utils import parameters_to_vector, vector_to_parameters
+from torch.nn.utils.parametrizations import weight_norm
+from torch.nn.utils.parametrize import is_parametrized
 
 import gatewise as gw
 from gatewise.cells import REGISTRY
+from gatewise.layers.stepper import Stepper
 
 T, B, INPUTS = 6, 3, 5
 
@@ -65,24 +71,70 @@ def test_state_can_be_read_set_and_reset_by_row(options: dict, threads: int) -> 
     assert all(not s.any() for s in stepper.state)
 
 
-def test_changed_weights_are_noticed() -> None:
+def stepped(layer: gw.Recurrent, optimizer: torch.optim.Optimizer) -> None:
+    layer.zero_grad()
+    layer(torch.ones(2, 1, INPUTS))[0].sum().backward()
+    optimizer.step()
+
+
+def norm_changed(layer: gw.Recurrent) -> None:
+    if not is_parametrized(layer):
+        weight_norm(layer, "weight_ih_l0")
+    nn.init.normal_(layer.parametrizations.weight_ih_l0.original0)
+
+
+CHANGES = {
+    "in place": lambda layer: nn.init.normal_(layer.weight_ih_l0),
+    "adam": lambda layer: stepped(layer, torch.optim.Adam(layer.parameters())),
+    "foreach": lambda layer: stepped(layer, torch.optim.Adam(layer.parameters(), foreach=True)),
+    # These two count no version.
+    "fused": lambda layer: stepped(layer, torch.optim.Adam(layer.parameters(), fused=True)),
+    "vector": lambda layer: vector_to_parameters(
+        parameters_to_vector(layer.parameters()) * 2, layer.parameters()
+    ),
+    "assigned": lambda layer: layer.load_state_dict(
+        gw.GRU(INPUTS, 8, bias=layer.bias).state_dict(), assign=True
+    ),
+    "parametrised": norm_changed,
+}
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES.keys())
+def test_changed_weights_are_noticed(change: Callable[[gw.Recurrent], object]) -> None:
     layer, x = gw.GRU(INPUTS, 8), torch.randn(1, INPUTS)
     stepper = layer.stream()
     before = stepper(x)
-    stepper.reset()
-    with torch.no_grad():
-        layer.weight_ih_l0.mul_(2)
-    after = stepper(x)
-    assert not torch.equal(before, after)
-    torch.testing.assert_close(after, layer(x.unsqueeze(0))[0][0].detach())
+    for _ in range(2):  # also after the weights were read again
+        stepper.reset()
+        change(layer)
+        after = stepper(x)
+        assert not torch.equal(before, after)
+        torch.testing.assert_close(after, layer(x.unsqueeze(0))[0][0].detach())
+        before = after
+
+
+def test_the_same_weights_are_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    layer, x = gw.LSTM(INPUTS, 8), torch.randn(1, INPUTS)
+    stepper = layer.stream()
+    monkeypatch.setattr(stepper, "refresh", lambda: pytest.fail("nothing has changed"))
+    for _ in range(3):
+        stepper(x)
 
 
 def test_swapped_weights_of_another_type_are_refused() -> None:
     layer = gw.LSTM(INPUTS, 8)
-    stepper = layer.stream()
+    stepper, x = layer.stream(), torch.zeros(1, INPUTS)
     layer.weight_hh_l0.data = layer.weight_hh_l0.data.double()
     with pytest.raises(ValueError, match=r"weight_hh must be torch\.float32"):
-        stepper.refresh()
+        stepper(x)
+    layer.double()
+    with pytest.raises(ValueError, match=r"weight_ih must be torch\.float32"):
+        stepper(x)
+    head = nn.Linear(8, 2)
+    stepper = Stepper(gw.LSTM(INPUTS, 8), heads=(head,))
+    head.weight = nn.Parameter(torch.zeros(3, 8))
+    with pytest.raises(ValueError, match=r"head's weight must have shape \(2, 8\), got \(3, 8\)"):
+        stepper(x)
 
 
 def test_wide_layers_split_between_threads_give_the_same_bits() -> None:

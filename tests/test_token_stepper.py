@@ -92,3 +92,19 @@ def test_what_is_no_token_is_refused() -> None:
         three(5)
     with pytest.raises(TypeError, match=r"got torch\.float32"):
         one(torch.tensor([0.5]))
+
+
+def test_a_fused_optimiser_is_noticed_in_the_embedding_the_layer_and_the_head() -> None:
+    model = make()
+    table = model.embedding.weight.detach()
+    model.embedding.weight = torch.nn.Parameter(table.T.clone().T)  # as one loaded column by column
+    for part in (model.embedding, model.recurrent, model.head):
+        stepper = model.stream()
+        before = stepper(3)
+        model.zero_grad()
+        model(torch.tensor([[3]]))[0][..., 1].sum().backward()
+        torch.optim.Adam(part.parameters(), fused=True).step()
+        stepper.reset()
+        after = stepper(3)
+        assert not torch.equal(after, before)
+        torch.testing.assert_close(after, model(torch.tensor([[3]]))[0][0, 0].detach())

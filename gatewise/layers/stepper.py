@@ -14,6 +14,7 @@ from torch import nn
 from gatewise.executors import SlowPathError
 from gatewise.executors.cpu.stepping import CompiledStack, linear, processors
 from gatewise.layers import check
+from gatewise.layers.changes import Watch
 from gatewise.layers.explain import explain
 from gatewise.layers.recurrent import Recurrent
 from gatewise.layers.state import check_state, make_state, read_state
@@ -27,8 +28,8 @@ class Stepper:
     microseconds. The outputs are those of the layer in evaluation mode, to the bit.
 
     A stream has no gradient. Weights that change between steps (an optimiser's step, a loaded
-    checkpoint) are noticed and packed again; after writing to `parameter.data` directly or by an
-    optimiser with `fused=True`, which PyTorch does not count as changes, call `refresh()`.
+    checkpoint, a replaced parameter) are noticed and packed again. What is written into
+    `parameter.data` or through NumPy cannot be seen without reading all weights: call `refresh()`.
 
     With `threads`, a step's units are shared among as many threads, or as many as there are
     processors that this process may use. They meet at every step, so it needs processors that
@@ -63,10 +64,9 @@ class Stepper:
             raise ValueError(f"batch must be at least 1, got {batch!r}")
         if not isinstance(threads, int) or threads < 1:
             raise ValueError(f"threads must be at least 1, got {threads!r}")
-        self.threads = min(threads, processors())  # to the same bits; more would wait in turns
         self.layer, self.batch, self.heads = layer, batch, tuple(heads)
-        self._parameters = [p for m in (layer, *heads) for p in m.parameters()]
-        like = self._parameters[0]
+        self.threads = min(threads, processors())  # to the same bits; more would wait in turns
+        like = next(layer.parameters()).detach().new_empty(0)
         self._dtype, self._device, self._like = like.dtype, like.device, like
         self._shape = (batch, layer.input_size)
         self._layouts = [d.layout for d in layer.directions]
@@ -76,7 +76,7 @@ class Stepper:
         self._state: Any = None  # of the general path; None: zero
         if not self.obstacles:
             self._stack = CompiledStack(self._weights(), batch, self._dtype, self.threads)
-            self._versions = self._read_versions()
+            self._watch = Watch((layer, *heads))
         elif layer.strict:
             raise SlowPathError("strict=True refuses a slow stream: " + "; ".join(self.obstacles))
 
@@ -106,7 +106,7 @@ class Stepper:
         """A step without the checks: x [B, I], contiguous, of the layer's dtype and device."""
         if self._stack is None:
             return self._general_step(x)
-        if [p._version for p in self._parameters] != self._versions:
+        if self._watch.changed():
             self.refresh()
         return self._stack.step(x)
 
@@ -129,7 +129,7 @@ class Stepper:
         """Read the layer's weights again."""
         if self._stack is not None:
             self._stack.load(self._weights())
-            self._versions = self._read_versions()
+            self._watch.look()
 
     # -- state ---------------------------------------------------------------------------
 
@@ -190,10 +190,15 @@ class Stepper:
             tensors = self.layer.weights_of(d)
             check.weights(tensors, d.shapes, self._like)
             found.append((d.layout.trace, d.layout.weights(tensors), self.layer.weights))
-        return [*found, *(linear(head.weight, head.bias) for head in self.heads)]
-
-    def _read_versions(self) -> list[int]:
-        return [p._version for p in self._parameters]
+        for head in self.heads:
+            rows, columns = head.out_features, head.in_features
+            held = {"head's weight": head.weight}
+            if head.bias is not None:
+                held["head's bias"] = head.bias
+            shapes = {"head's weight": (rows, columns), "head's bias": (rows,)}
+            check.weights(held, shapes, self._like)
+            found.append(linear(head.weight, head.bias))
+        return found
 
     def _obstacles(self) -> list[str]:
         """Why steps go through the layer's general call; empty where they need not."""

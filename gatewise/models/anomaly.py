@@ -166,7 +166,6 @@ class AnomalyDetector:
         loss.backward()
         nn.utils.clip_grad_norm_(self._parameters, 1.0)
         self._optimizer.step()
-        self._stepper.refresh()  # a fused optimizer does not count as a change of the weights
 
     # -- between two values ----------------------------------------------------------------
 

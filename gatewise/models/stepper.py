@@ -40,7 +40,7 @@ class TokenStepper:
         threads: int = 1,
     ) -> None:
         self._embedding = embedding
-        self._table = embedding.weight.detach().contiguous()  # [V, E]: the parameter's memory
+        self._table = embedding.weight.detach()  # [V, E]: the parameter's memory
         self._stepper = Stepper(recurrent, batch, threads, heads)
         self.batch = batch
 
@@ -52,12 +52,13 @@ class TokenStepper:
         """
         weight = self._embedding.weight
         if weight.data_ptr() != self._table.data_ptr():
-            self._table = weight.detach().contiguous()
+            self._table = weight.detach()
         table, last = self._table, self._embedding.num_embeddings - 1
         if isinstance(token, int) and self.batch == 1:
             if not 0 <= token <= last:
                 raise ValueError(f"token must be in 0…{last}, got {token}")
-            return self._stepper.advance(table[token : token + 1]).squeeze(0)
+            row = table[token : token + 1]
+            return self._stepper.advance(row.contiguous()).squeeze(0)
         if not isinstance(token, torch.Tensor) or token.dtype != torch.int64:
             given = token.dtype if isinstance(token, torch.Tensor) else type(token).__name__
             raise TypeError(f"token must be an int64 tensor, or an int for batch 1, got {given}")
@@ -92,5 +93,5 @@ class TokenStepper:
         self._stepper.reset(rows)
 
     def refresh(self) -> None:
-        """Read the weights again, after writing to `parameter.data` directly."""
+        """Read the weights again, after writing into `parameter.data`."""
         self._stepper.refresh()
