@@ -303,3 +303,13 @@ def test_a_hidden_markov_model_learns_from_more() -> None:
         assert isinstance(ended, Outcome)
         wrong.append(ended.numbers["test_wrong"])
     assert wrong[1] < 0.7 * wrong[0]
+
+
+def test_every_claim_states_its_budget() -> None:
+    told = {e.name: e.details for e in EXPERIMENTS}
+    assert all(e.budget for e in EXPERIMENTS)
+    assert told["narx/adding-100"] == (
+        "Can a recurrent network with delayed states as further inputs learn adding-100? 32 units; "
+        "rate 0.003 or 0.001 with delays 4 or 8, each tried on 10,000 sequences, the best of them "
+        "on up to 120,000."
+    )

@@ -56,6 +56,7 @@ def _described(e: Any) -> dict[str, Any]:
         "asks": e.asks,
         "trials": e.trials,
         "criterion": e.criterion,
+        "budget": e.budget,
         "published": [asdict(p) for p in e.published],
         "tags": list(e.tags),
         "key": e.key,

@@ -136,13 +136,14 @@ def _row(method: str, benchmark: str) -> Experiment:
     return Experiment(
         name=f"{method}/{benchmark}",
         track=TRACK.name,
-        asks=f"{'Control, a short lag: ' * control}{asks} {settings.budget(limit)}.",
+        asks="Control, a short lag: " * control + asks,
         settings=settings,
         trials=TRIALS,
         limit=limit,
         criterion=_words(settings),
         published=published,
         tags=(*(["S"] if stated else []), *(["control"] if control else []), method, benchmark),
+        budget=settings.budget(limit),
     )
 
 
@@ -174,9 +175,9 @@ def _online(
 ) -> Experiment:
     method, _, benchmark = name.partition("/")
     tags = ("competitors", method, benchmark)
-    asks, words = f"{asks} {settings.budget(limit)}.", _words(settings)
+    words, budget = _words(settings), settings.budget(limit)
     return Experiment(
-        name, TRACK.name, asks, settings, trials, limit, words, tuple(published), tags
+        name, TRACK.name, asks, settings, trials, limit, words, tuple(published), tags, budget
     )
 
 
@@ -256,13 +257,14 @@ def _guess(benchmark: str) -> Experiment:
     return Experiment(
         f"guessing/{benchmark}",
         TRACK.name,
-        f"Does guessing weights solve {benchmark}? {settings.budget(_DRAWN)}.",
+        f"Does guessing weights solve {benchmark}?",
         settings,
         TRIALS,
         _DRAWN,
         f"no error above {settings.tolerance:g} on {settings.criterion} fresh sequences; "
         "sequences are networks drawn",
         tags=("guessing", benchmark),
+        budget=settings.budget(_DRAWN),
     )
 
 

@@ -74,6 +74,7 @@ class Experiment:
         criterion: success, in words.
         published: figures to compare with.
         tags: further words that select it.
+        budget: what a trial may spend on its settings, in words, where it searches them itself.
 
     Raises:
         TypeError: settings that are no dataclass of plain data.
@@ -89,6 +90,7 @@ class Experiment:
     criterion: str
     published: tuple[Published, ...] = ()
     tags: tuple[str, ...] = ()
+    budget: str = ""
 
     def __post_init__(self) -> None:
         if not self.name or any(c.isspace() for c in self.name):
@@ -131,6 +133,11 @@ class Experiment:
         # As JSON, in which a tuple is a list; a field without a default equals nothing.
         filled = json.dumps(_completed(self.settings, then["settings"]), default=repr)
         return json.loads(self.stamp) == then | {"settings": json.loads(filled)}
+
+    @property
+    def details(self) -> str:
+        """What it asks, and the budget."""
+        return f"{self.asks} {self.budget}.".removesuffix(" .")
 
     def record(self) -> dict[str, Any]:
         """Everything as plain data; `from_record` reads it back."""

@@ -135,7 +135,7 @@ def _cells(row: Row) -> list[str]:
     state = f" ({row.missing})" if row.missing else ""
     return [
         row.name,
-        row.experiment.asks,
+        row.experiment.details,
         row.solved + state,
         row.rate,
         row.sequences,
