@@ -316,4 +316,4 @@ def test_a_seed_no_generator_takes_is_one_line(
     trained: Path, capsys: pytest.CaptureFixture
 ) -> None:
     assert run(["sample", str(trained), "--seed", str(2**70)]) == 2
-    assert "seed must be between" in capsys.readouterr().err
+    assert "seed must be in 0…2^63 - 1" in capsys.readouterr().err

@@ -304,7 +304,7 @@ BAD_CALLS: list[tuple[Any, dict[str, Any], type[Exception], str]] = [
     (x, {"resets": torch.zeros(T, B)}, TypeError, "resets must be a bool tensor, got torch.float"),
     (x, {"resets": [[False]]}, TypeError, "resets must be a bool tensor, got list"),
     (x, {"record": ("gate",)}, ValueError, "record must name signals of h, c.*, got 'gate'"),
-    (x, {"seed": 1.5}, TypeError, r"seed must be an int or None, got 1\.5"),
+    (x, {"seed": 1.5}, TypeError, r"seed must be an int, got 1\.5"),
     (x, {"offset": -1}, ValueError, "offset must be zero or positive, got -1"),
     (x, {"offset": 1.0}, TypeError, "offset must be an int"),
 ]

@@ -340,7 +340,6 @@ def test_a_loss_that_explodes_is_one_line(tmp_path: Path, text: Path) -> None:
         ({"steps": 3, "minutes": 1.0}, "got steps and minutes"),
         ({"steps": 0}, "steps must be positive, got 0"),
         ({"steps": 1, "learning_rate": math.nan}, "learning_rate must be positive, got nan"),
-        ({"steps": 1, "seed": -1}, "seed must not be negative, got -1"),
         ({"steps": 1, "optimizer": "lion"}, "optimizer must be one of adamw, sgd, got 'lion'"),
         ({"steps": 1, "decay": 0.0}, r"decay must be positive, got 0\.0"),
     ],
@@ -434,8 +433,3 @@ def test_a_checkpoint_is_not_read_with_a_cell_of_the_same_shapes(tmp_path: Path)
     with pytest.raises(CheckpointError, match="trained with the cell lstm, not with the one"):
         load_language_model(out, cell=get_cell("lstm-silu"))
     load_language_model(out, cell=get_cell("lstm"))
-
-
-def test_a_seed_no_generator_takes_is_refused() -> None:
-    with pytest.raises(ValueError, match="seed must be below"):
-        Settings(steps=1, seed=2**63)

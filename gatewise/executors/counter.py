@@ -6,11 +6,30 @@ so masks do not depend on executor, chunking or number of threads.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
+
+SEEDS = 1 << 63  # torch, NumPy and the kernels take what is below
 
 _M0, _M1 = 0xD2511F53, 0xCD9E8D57
 _W0, _W1 = 0x9E3779B9, 0xBB67AE85
 _LOW = 0xFFFFFFFF
+
+
+def checked_seed(value: Any, name: str = "seed") -> int:
+    """`value`, where it is a seed: an int in 0…2^63 - 1.
+
+    Raises TypeError for what is no int (True is none), ValueError for one outside.
+
+    >>> checked_seed(7)
+    7
+    """
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name} must be an int, got {value!r}")
+    if not 0 <= value < SEEDS:
+        raise ValueError(f"{name} must be in 0…2^63 - 1, got {value}")
+    return value
 
 
 def _product(factor: int, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

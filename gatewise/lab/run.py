@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
+from gatewise.executors.counter import checked_seed
 from gatewise.lab import engines
 from gatewise.lab.engines import Plan, stream
 from gatewise.lab.experiment import Experiment, Work
@@ -44,7 +45,7 @@ class Options:
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise ValueError(f"{name} must be positive, got {value}")
-        if not 0 <= self.seed < 2**31:
+        if not checked_seed(self.seed) < 2**31:
             raise ValueError(f"seed must be in 0…2^31 - 1, got {self.seed}")
         engines.check(self.engine)
 

@@ -10,6 +10,7 @@ import torch
 from torch.nn.utils.rnn import PackedSequence
 
 from gatewise.equations.cell import Cell
+from gatewise.executors.counter import checked_seed
 
 
 class ShapeError(ValueError, RuntimeError):
@@ -139,11 +140,9 @@ def replica_seeds(seed: Any, replicas: int) -> tuple[int, ...]:
     """`seed` as one int for each replica."""
     if not isinstance(seed, Sequence) or isinstance(seed, str):
         raise TypeError(f"seed must be a sequence of {replicas} ints for replicas, got {seed!r}")
-    for one in seed:
-        counters(one, 0)
-    if len(seed) != replicas or None in seed:
+    if len(seed) != replicas:
         raise ValueError(f"seed must have {replicas} ints, one for each replica, got {seed!r}")
-    return tuple(seed)
+    return tuple(checked_seed(one, f"seed of replica {k}") for k, one in enumerate(seed))
 
 
 def tensor_like(x: torch.Tensor, input_size: int, like: torch.Tensor, any_dtype: bool) -> None:
@@ -236,9 +235,7 @@ def packed(given: PackedSequence) -> None:
         )
 
 
-def counters(seed: Any, offset: Any) -> None:
-    """Raise where `seed` is neither None nor an int, or `offset` not a step below 2^62."""
-    if seed is not None and (isinstance(seed, bool) or not isinstance(seed, int)):
-        raise TypeError(f"seed must be an int or None, got {seed!r}")
+def step_offset(offset: Any) -> None:
+    """Raise where `offset` is not a step below 2^62."""
     if integer("offset", offset, 0, "zero or positive") >= 1 << 62:  # room to count on from it
         raise ValueError(f"offset must be below 2^62, got {offset}")

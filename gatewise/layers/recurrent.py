@@ -17,6 +17,7 @@ from gatewise.cells.registry import get_cell
 from gatewise.equations.cell import Cell
 from gatewise.equations.trace import trace
 from gatewise.executors import EXECUTORS, Result
+from gatewise.executors.counter import checked_seed
 from gatewise.executors.rounding import HELD
 from gatewise.layers import check, masks, stack
 from gatewise.layers.border import Batch, read_input, read_replicas
@@ -250,7 +251,7 @@ class Recurrent(nn.Module):
             resets: bool [T, B] ([B, T] if batch_first): the row's state is zeroed before that
                 step, because a new piece begins there; both directions keep pieces apart.
             record: names of states, gates or other signals to return at every step.
-            seed: what random masks are drawn from, one int for each replica where there are any;
+            seed: what random masks are drawn from, in 0…2^63 - 1, one for each replica if any;
                 None draws from torch's generator.
             offset: the number of `input`'s first step in a longer sequence, so that a sequence
                 run in chunks with one seed meets the masks of an unbroken run.
@@ -372,10 +373,10 @@ class Recurrent(nn.Module):
 
     def _seed(self, seed: Any, offset: int, draw: bool) -> masks.Seed:
         """What random masks are drawn from: as given, or from torch's generator (`draw`), or 0."""
-        if seed is not None or offset:
-            check.counters(None if self.replicas else seed, offset)
+        if offset:
+            check.step_offset(offset)
         if seed is not None:
-            return check.replica_seeds(seed, self.replicas) if self.replicas else seed
+            return check.replica_seeds(seed, self.replicas) if self.replicas else checked_seed(seed)
         fresh = draw and self._random
         if self.replicas:
             return tuple(masks.fresh_seed() if fresh else 0 for _ in range(self.replicas))

@@ -14,6 +14,7 @@ import torch
 from torch import nn
 from torch.nn.utils.parametrize import is_parametrized
 
+from gatewise.executors.counter import checked_seed
 from gatewise.layers.check import ShapeError
 from gatewise.layers.recurrent import Recurrent
 
@@ -31,6 +32,9 @@ def replicate(make: Callable[[], Layer], seeds: Iterable[int]) -> Layer:
     Returns:
         what `join` returns.
 
+    Raises:
+        TypeError, ValueError: a seed that is no int in 0…2^63 - 1, or what `join` refuses.
+
     >>> import torch
     >>> import gatewise as gw
     >>> nets = gw.replicate(lambda: gw.LSTM(3, 5), seeds=range(10))
@@ -41,7 +45,7 @@ def replicate(make: Callable[[], Layer], seeds: Iterable[int]) -> Layer:
     True
     """
     layers = []
-    for seed in seeds:
+    for seed in [checked_seed(s, f"seeds[{k}]") for k, s in enumerate(seeds)]:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             layers.append(make())

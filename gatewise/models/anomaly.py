@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from gatewise.executors.counter import checked_seed
 from gatewise.layers import Recurrent
 from gatewise.layers.stepper import Stepper
 from gatewise.models.config import Config
@@ -56,8 +57,9 @@ class DetectorConfig(Config):
         super().__post_init__()
         if not 0 < self.learning_rate < math.inf:
             raise ValueError(f"learning_rate must be positive, got {self.learning_rate!r}")
-        if self.quiet < 0 or not 0 <= self.seed < 1 << 63:
-            raise ValueError(f"quiet and seed must be 0 or more, got {self.quiet}, {self.seed}")
+        if self.quiet < 0:
+            raise ValueError(f"quiet must be 0 or more, got {self.quiet}")
+        checked_seed(self.seed)
         if not _WARM < self.window <= self.memory:
             raise ValueError(f"window must be in {_WARM + 1}…memory, got {self.window}")
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from gatewise.executors.counter import checked_seed
 from gatewise.models.language_model import LanguageModel
 from gatewise.models.sampling import Sampling
 from gatewise.models.token_model import TokenModel
@@ -66,7 +67,8 @@ def measure_drift(
         seed: of the draws.
         forbidden: tokens that are never drawn.
 
-    Raises ValueError where the text is too short, or a number too small.
+    Raises ValueError where the text is too short, or a number too small; TypeError, ValueError
+    for a seed that is no int in 0…2^63 - 1.
     """
     if length < _WINDOWS or rows < 1:
         raise ValueError(f"length must be at least {_WINDOWS} and rows 1, got {length} and {rows}")
@@ -74,6 +76,7 @@ def measure_drift(
         raise ValueError(
             f"text must have at least {_PROMPT + length + rows} tokens, got {len(text)}"
         )
+    checked_seed(seed)
     starts = torch.linspace(0, len(text) - _PROMPT - length, rows).long().tolist()
     truth = torch.stack([text[s : s + _PROMPT + length] for s in starts], 1)  # [100 + N, B]
     own = _continued(model, truth[:_PROMPT], length, sampling or Sampling(), seed, forbidden)

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from gatewise.executors.counter import checked_seed
+
 _FLOOR = 0.02  # of the peak learning rate, where the cosine ends
 OPTIMIZERS = ("adamw", "sgd")
 
@@ -49,9 +51,8 @@ class Settings:
             value = getattr(self, name)
             if not isinstance(value, int | float) or not 0 < value < math.inf:
                 raise ValueError(f"{name} must be positive, got {value!r}")
-        if isinstance(self.seed, int) and self.seed >= 1 << 63:
-            raise ValueError(f"seed must be below 2^63, got {self.seed}")
-        for name in ("warmup", "decay_after", "weight_decay", "average", "seed"):
+        checked_seed(self.seed)
+        for name in ("warmup", "decay_after", "weight_decay", "average"):
             if not isinstance(getattr(self, name), int | float) or getattr(self, name) < 0:
                 raise ValueError(f"{name} must not be negative, got {getattr(self, name)!r}")
         if self.optimizer not in OPTIMIZERS:

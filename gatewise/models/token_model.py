@@ -12,6 +12,7 @@ from typing import Any, Protocol
 import torch
 from torch import nn
 
+from gatewise.executors.counter import checked_seed
 from gatewise.models.sampling import Sampling
 
 _PROMPT_CHUNK = 1024  # a prompt of any length is read in pieces: memory stays constant
@@ -73,8 +74,8 @@ class TokenModel(nn.Module):
             raise ValueError("prompt must have at least one token")
         if length is not None and length < 0:
             raise ValueError(f"length must not be negative, got {length}")
-        if seed is not None and not -(1 << 63) <= seed < 1 << 63:
-            raise ValueError(f"seed must be between -2^63 and 2^63, got {seed}")
+        if seed is not None:
+            checked_seed(seed)
         if self.training:
             raise RuntimeError("sample needs the model in evaluation mode: call model.eval()")
         tokens = torch.as_tensor(prompt, dtype=torch.int64)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import torch
 
-from gatewise.executors.counter import uniform
+from gatewise.executors.counter import checked_seed, uniform
 from gatewise.executors.lanes import Sequences
 
 UNASKED = -1  # a target symbol where nothing is to be predicted; among numbers it is NaN
@@ -52,9 +52,11 @@ class Drawn:
         Sequence n is a function of (seed, stream, purpose, n) alone.
 
         Raises:
-            ValueError: a negative count, seed, stream or number; a purpose outside 0…15.
+            TypeError, ValueError: a seed out of range, a negative count, stream or number; a
+                purpose outside 0…15.
         """
-        for name, value in {"count": count, "seed": seed, "stream": stream, "first": first}.items():
+        checked_seed(seed)
+        for name, value in {"count": count, "stream": stream, "first": first}.items():
             if value < 0:
                 raise ValueError(f"{name} must be zero or positive, got {value}")
         if not 0 <= purpose < _PURPOSES:

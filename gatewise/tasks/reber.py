@@ -52,7 +52,7 @@ def embedded_reber_sets(pair: int = 0, seed: int = 0, training: int = 256, test:
         training, test: how many strings each has.
 
     Raises:
-        ValueError: a set without strings, or a negative pair or seed.
+        TypeError, ValueError: a set without strings, a negative pair, or a seed out of range.
     """
     for name, value in {"training": training, "test": test}.items():
         if value < 1:

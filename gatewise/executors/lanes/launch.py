@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from gatewise.executors.counter import checked_seed
 from gatewise.executors.cpu import toolchain
 from gatewise.executors.lanes.generate import Network, source
 from gatewise.executors.lanes.task import Buffers, Sequences, Task, doubles
@@ -72,7 +73,8 @@ class Lanes:
     Every weight starts at zero: `load`, `draw`.
 
     Raises:
-        ValueError: a size out of range, or a task of another shape than the network's.
+        TypeError, ValueError: a size or seed out of range, or a task of another shape than the
+            network's.
         NoCompilerError: there is no C compiler.
     """
 
@@ -95,7 +97,7 @@ class Lanes:
             _check_task(network, task)
         self.network, self.count, self.task = network, count, task
         self.criterion = criterion or Criterion(tolerance=0.0)
-        self.seed, self.dtype = seed, dtype
+        self.seed, self.dtype = checked_seed(seed), dtype
         text = source(network, dtype, task.code if task else "")
         self._lib = toolchain.library(text, lambda: text)
         for name in ("gw_lanes", "gw_steps", "gw_train", "gw_test"):

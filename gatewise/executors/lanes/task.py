@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 import torch
 
+from gatewise.executors.counter import checked_seed
 from gatewise.executors.cpu import toolchain
 from gatewise.executors.lanes import generate
 
@@ -65,7 +66,7 @@ class Task:
         purposes (1: test) give sequences independent of those.
 
         Raises:
-            ValueError: a negative count, seed, stream or number.
+            TypeError, ValueError: a seed out of range, a negative count, stream or number.
             NoCompilerError: there is no C compiler.
         """
         drawn = _Draws(self, dtype, seed, stream, purpose)
@@ -104,7 +105,8 @@ class _Draws:
     """Sequences of one stream, as many at a time as there are lanes."""
 
     def __init__(self, task: Task, dtype: torch.dtype, seed: int, stream: int, purpose: int):
-        for name, value in {"seed": seed, "stream": stream, "purpose": purpose}.items():
+        checked_seed(seed)
+        for name, value in {"stream": stream, "purpose": purpose}.items():
             if value < 0:
                 raise ValueError(f"{name} must be zero or positive, got {value}")
         self.lib = _library(task, dtype)
