@@ -67,20 +67,8 @@ class LSTM(Recurrent):
         dtype: torch.dtype | None = None,
         **options: Unpack[Options],
     ) -> None:
-        super().__init__(
-            cells.LSTM(),
-            input_size,
-            hidden_size,
-            num_layers,
-            bias,
-            batch_first,
-            dropout,
-            bidirectional,
-            proj_size,
-            device,
-            dtype,
-            **options,
-        )
+        shape = (input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional)
+        super().__init__(cells.LSTM(), *shape, proj_size, device, dtype, **options)
 
 
 class GRU(Recurrent):
@@ -113,20 +101,8 @@ class GRU(Recurrent):
         **options: Unpack[Options],
     ) -> None:
         _refuse_projection(options)
-        super().__init__(
-            cells.GRU(),
-            input_size,
-            hidden_size,
-            num_layers,
-            bias,
-            batch_first,
-            dropout,
-            bidirectional,
-            0,
-            device,
-            dtype,
-            **options,
-        )
+        shape = (input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional)
+        super().__init__(cells.GRU(), *shape, 0, device, dtype, **options)
 
 
 class RNN(Recurrent):
@@ -162,20 +138,8 @@ class RNN(Recurrent):
         _refuse_projection(options)
         functions = {"tanh": tanh, "relu": relu}
         check.one_of("nonlinearity", nonlinearity, functions)
-        super().__init__(
-            cells.RNN(functions[nonlinearity]),
-            input_size,
-            hidden_size,
-            num_layers,
-            bias,
-            batch_first,
-            dropout,
-            bidirectional,
-            0,
-            device,
-            dtype,
-            **options,
-        )
+        shape = (input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional)
+        super().__init__(cells.RNN(functions[nonlinearity]), *shape, 0, device, dtype, **options)
         self.nonlinearity = nonlinearity
         self.mode = f"RNN_{nonlinearity.upper()}"  # torch's name
 
