@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -63,3 +64,10 @@ def test_what_is_no_seed_is_refused(take: Callable[[Any], object]) -> None:
 @pytest.mark.parametrize("take", [TAKERS[n] for n in ("layer", "replicas", "task", "sampling")])
 def test_the_largest_seed_is_one(take: Callable[[Any], object]) -> None:
     take(2**63 - 1)
+
+
+def test_numpys_whole_numbers_are_seeds() -> None:
+    many = gw.replicate(layer, np.arange(2))
+    x = torch.zeros(2, 2, 1, 3)
+    assert torch.equal(many(x, seed=tuple(np.arange(2)))[0], many(x, seed=(0, 1))[0])
+    assert adding(26).sequences(2, np.int64(3)).x.equal(adding(26).sequences(2, 3).x)

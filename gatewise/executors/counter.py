@@ -6,7 +6,8 @@ so masks do not depend on executor, chunking or number of threads.
 
 from __future__ import annotations
 
-from typing import Any
+import operator
+from typing import Any, SupportsIndex
 
 import torch
 
@@ -18,15 +19,16 @@ _LOW = 0xFFFFFFFF
 
 
 def checked_seed(value: Any, name: str = "seed") -> int:
-    """`value`, where it is a seed: an int in 0…2^63 - 1.
+    """`value` as an int, where it is a seed: a whole number in 0…2^63 - 1, also NumPy's.
 
     Raises TypeError for what is no int (True is none), ValueError for one outside.
 
     >>> checked_seed(7)
     7
     """
-    if isinstance(value, bool) or not isinstance(value, int):
+    if isinstance(value, bool) or not isinstance(value, SupportsIndex):
         raise TypeError(f"{name} must be an int, got {value!r}")
+    value = operator.index(value)
     if not 0 <= value < SEEDS:
         raise ValueError(f"{name} must be in 0…2^63 - 1, got {value}")
     return value

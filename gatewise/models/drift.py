@@ -76,7 +76,7 @@ def measure_drift(
         raise ValueError(
             f"text must have at least {_PROMPT + length + rows} tokens, got {len(text)}"
         )
-    checked_seed(seed)
+    seed = checked_seed(seed)
     starts = torch.linspace(0, len(text) - _PROMPT - length, rows).long().tolist()
     truth = torch.stack([text[s : s + _PROMPT + length] for s in starts], 1)  # [100 + N, B]
     own = _continued(model, truth[:_PROMPT], length, sampling or Sampling(), seed, forbidden)

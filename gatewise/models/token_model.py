@@ -75,7 +75,7 @@ class TokenModel(nn.Module):
         if length is not None and length < 0:
             raise ValueError(f"length must not be negative, got {length}")
         if seed is not None:
-            checked_seed(seed)
+            seed = checked_seed(seed)
         if self.training:
             raise RuntimeError("sample needs the model in evaluation mode: call model.eval()")
         tokens = torch.as_tensor(prompt, dtype=torch.int64)

@@ -55,7 +55,7 @@ class Drawn:
             TypeError, ValueError: a seed out of range, a negative count, stream or number; a
                 purpose outside 0…15.
         """
-        checked_seed(seed)
+        seed = checked_seed(seed)
         for name, value in {"count": count, "stream": stream, "first": first}.items():
             if value < 0:
                 raise ValueError(f"{name} must be zero or positive, got {value}")

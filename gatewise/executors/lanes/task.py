@@ -105,7 +105,7 @@ class _Draws:
     """Sequences of one stream, as many at a time as there are lanes."""
 
     def __init__(self, task: Task, dtype: torch.dtype, seed: int, stream: int, purpose: int):
-        checked_seed(seed)
+        seed = checked_seed(seed)
         for name, value in {"stream": stream, "purpose": purpose}.items():
             if value < 0:
                 raise ValueError(f"{name} must be zero or positive, got {value}")
