@@ -25,7 +25,9 @@ SMALL = Settings("parity", 8, hidden=8, further=(16,), recipe=Recipe(decay=1e9))
 
 
 def outcomes(settings: Settings, work: Work) -> list[Outcome]:
-    return [e for e in TRACK.run(settings, work) if isinstance(e, Outcome)]
+    found = [e for e in TRACK.run(settings, work) if isinstance(e, Outcome)]
+    assert len(found) == work.count
+    return sorted(found, key=lambda o: o.trial)
 
 
 # -- what is asked ---------------------------------------------------------------------------
@@ -184,6 +186,16 @@ def test_trials_side_by_side_are_as_alone(cell: str) -> None:
     alone = [o for k in range(3) for o in outcomes(settings, replace(work, first=k, count=1))]
     assert together == alone
     assert len({o.numbers["test_error"] for o in together if "test_error" in o.numbers}) != 1
+
+
+def test_what_became_of_a_trial_is_told_when_it_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trial, "_SECONDS", 0.0)  # progress at every update
+    settings = Settings("parity", 4, hidden=8, test=32)
+    events = list(TRACK.run(settings, Work(0, 0, 3, 20_000)))
+    told = [e for e in events if isinstance(e, Outcome)]
+    assert [o.sequences for o in told] == sorted({o.sequences for o in told})
+    between = events[events.index(told[0]) : events.index(told[-1])]
+    assert sum(isinstance(e, Progress) for e in between) >= 10  # the others learnt on
 
 
 def test_trials_that_are_left_go_on_as_before(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -115,14 +115,18 @@ def run(settings: Settings, work: Work) -> Iterator[Progress | Outcome]:
     if work.state is not None:
         for t in trials:
             t.load_state_dict(under(work.state, str(t.number)))
+    told: set[int] = set()
     spoken = time.perf_counter()
     for going in _until_over(settings.recipe, trials):
+        for t in (t for t in trials if t.over and t.number not in told):
+            told.add(t.number)
+            yield t.outcome()
         if time.perf_counter() - spoken >= _SECONDS:
             done = sum(t.drawn for t in trials) / (work.limit * len(trials))
             notes = "; ".join(t.note for t in going)
             yield Progress(min(1.0, done), notes, lambda: _state(trials))
             spoken = time.perf_counter()
-    for t in trials:
+    for t in (t for t in trials if t.number not in told):
         yield t.outcome()
 
 
