@@ -12,12 +12,14 @@ from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
+import torch
 
 from gatewise import lab
 from gatewise.lab import store as stores
 from gatewise.lab.baselines import guessing, search, second_order
 from gatewise.lab.baselines.search import Search
 from gatewise.lab.experiment import Experiment, Outcome, Published, Spent, Work
+from gatewise.lab.work import Ended, Job, Update, perform
 
 pytest.importorskip("scipy", reason="the extra `lab` is not installed")
 FAST = lab.EXPERIMENTS["tdnn/adding-100"]
@@ -134,6 +136,17 @@ def _has_state(path: Path) -> bool:
             return bool(db.execute("SELECT 1 FROM state WHERE tensors NOT NULL").fetchone())
         except sqlite3.OperationalError:  # the tables are being made
             return False
+
+
+@pytest.mark.parametrize("name", ["tdnn/adding-100", "modern/order-100", "4-1"])
+def test_a_state_of_another_version_begins_anew(name: str) -> None:
+    experiment = tiny(lab.EXPERIMENTS[name])
+    work = Work(0, 0, 2, experiment.limit)
+    other = replace(work, state={"turn": torch.zeros(3)})
+    whole, again = (list(perform(Job(experiment, w), every=1e9)) for w in (work, other))
+    assert isinstance(again[0], Update) and again[0].note.startswith("begun anew")
+    told = [[m.outcome for m in found if isinstance(m, Ended)] for found in (whole, again)]
+    assert told[0] == told[1] and len(told[0]) == 2
 
 
 def test_out_of_time_leaves_the_state(tmp_path: Path) -> None:

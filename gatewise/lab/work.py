@@ -6,7 +6,7 @@ import os
 import time
 import traceback
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from safetensors.torch import save
@@ -86,7 +86,7 @@ def _perform(
     begun, start = _cpu(), time.perf_counter()
     kept = start
     missing = set(job.work.trials)
-    for event in TRACKS[job.experiment.track].run(job.experiment.settings, job.work):
+    for event in _events(job):
         now = time.perf_counter()
         spent = job.spent + Spent(now - start, _cpu() - begun)
         if isinstance(event, Outcome):
@@ -102,6 +102,22 @@ def _perform(
             return
     if missing and job.work.state is None:  # one that goes on may have given some before
         raise RuntimeError(f"the track {job.experiment.track} gave no outcome for {missing}")
+
+
+def _events(job: Job) -> Iterator[Progress | Outcome]:
+    """What the track says; from the beginning where the kept state, of another version, fails."""
+    run, settings = TRACKS[job.experiment.track].run, job.experiment.settings
+    events = run(settings, job.work)
+    try:
+        first = next(events, None)
+    except Exception:
+        if job.work.state is None:
+            raise
+        yield Progress(0.0, "begun anew: what was kept is of another version")
+        events, first = run(settings, replace(job.work, state=None)), None
+    if first is not None:
+        yield first
+    yield from events
 
 
 def _cpu() -> float:
