@@ -69,7 +69,8 @@ PARTS = (
         "later",
         "What came after 1997",
         "Tasks that tell gates, peepholes, simple networks and attention apart; where a length is "
-        "named, right answers are demanded at lengths never trained on.",
+        "named, right answers are demanded at lengths never trained on. What others say of these "
+        "networks has a verdict too; theirs were trained in other ways.",
     ),
 )
 

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from gatewise.lab.experiment import Experiment
+from gatewise.lab.experiment import Experiment, Published
 from gatewise.lab.families import FAMILIES
 from gatewise.lab.modern.network import TRANSFORMER
 from gatewise.lab.modern.table import ATTENTION
 from gatewise.lab.modern.trial import TRACK, Settings
 
 TRIALS = 5
+CLAIMED = 10  # where somebody says that a network fails: five could not confirm it
 LIMIT = 150_000
 
 # Name of a row -> cell, layers.
@@ -89,19 +90,40 @@ _BATTERIES: dict[str, tuple[str, Settings, tuple[str, ...]]] = {
 }
 
 
+_GERS_2000 = "Gers, Schmidhuber & Cummins (2000), in words: needs forget gates"
+_GERS_2002 = "Gers, Schraudolph & Schmidhuber (2002), in words: needs peepholes"
+_WEISS = "Weiss, Goldberg & Yahav (2018), in words: a GRU does not count"
+_DELETANG = "Delétang et al. (2023), in words: no parity beyond the lengths of training"
+_LIU = "Liu et al. (2023), in words: shortcuts, not right beyond the lengths of training"
+_MERRILL = "Merrill, Petty & Sabharwal (2024), in words: state that no fixed depth tracks"
+
+# Who is said to fail at what, and by whom.
+_FAILS = {
+    ("continual-reber", "1997"): _GERS_2000,
+    ("spikes-20", "lstm"): _GERS_2002,
+    ("counts-2", "gru"): _WEISS,
+    ("counts-3", "gru"): _WEISS,
+    ("parity-32", "transformer"): _DELETANG,
+    ("s3-32", "transformer"): _LIU,
+    ("s5-16", "transformer"): _MERRILL,
+}
+
+
 def _row(battery: str, network: str) -> Experiment:
     asks, settings, _ = _BATTERIES[battery]
     cell, layers = _NETWORKS[network]
     recipe = ATTENTION if cell == TRANSFORMER else settings.recipe
+    claimed = _FAILS.get((battery, network))
     reach = f", and 99 % right at length {settings.reach}" if settings.reach else ""
     return Experiment(
         name=f"later/{battery}/{network}",
         track=TRACK.name,
         asks=asks,
         settings=replace(settings, cell=cell, layers=layers, recipe=recipe),
-        trials=TRIALS,
+        trials=CLAIMED if claimed else TRIALS,
         limit=LIMIT,
         criterion=FAMILIES[settings.task].words + reach,
+        published=(Published("successes", 0, claimed),) if claimed else (),
         tags=("later", battery, network),
     )
 
