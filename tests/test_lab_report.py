@@ -153,6 +153,17 @@ def row(name: str, published: tuple[Published, ...], ends: list[int | None]) -> 
     return report.Row(made.key, summary, tuple(verdicts(summary)), ())
 
 
+def test_a_network_that_diverged_leaves_the_others_figures() -> None:
+    whole = row("some", (), [500, None, 600])
+    errors = (0.25, float("nan"), 0.75)
+    trials = tuple(
+        replace(t, outcome=replace(t.outcome, numbers={"test_error": e}))
+        for t, e in zip(whole.summary.trials, errors, strict=True)
+    )
+    told = dict(replace(whole, summary=replace(whole.summary, trials=trials)).figures)
+    assert told == {"test error": "0.5 (0.25 … 0.75); no number in 1 of 3"}
+
+
 def test_what_was_found_is_said_by_kind() -> None:
     five, mean = Published("successes", 5, "P", 5), Published("sequences", 100, "P", 5)
     alike: list[int | None] = [90, 95, 100, 105, 110]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
@@ -139,16 +140,23 @@ class Row:
         """Every further measurement: its name, and mean and range over the trials."""
         names = {n: 0 for t in self.summary.trials for n in t.outcome.numbers}
         for name in (n for n in names if n not in ("weights", "test_wrong", "test_count")):
-            values = self.summary.numbers(name)
-            mean, low, high = sum(values) / len(values), min(values), max(values)
-            spread = "" if low == high else f" ({plain(low)} … {plain(high)})"
-            yield name.replace("_", " "), f"{plain(mean)}{spread}"
+            every = self.summary.numbers(name)
+            values = [v for v in every if math.isfinite(v)]
+            parts = [_mean_and_range(values)] if values else []
+            if gone := len(every) - len(values):  # of networks that diverged
+                parts.append(f"no number in {gone} of {len(every)}")
+            yield name.replace("_", " "), "; ".join(parts)
 
     @property
     def activity(self) -> Activity | None:
         """Of the first solved network that has one."""
         shown = (t.outcome.activity for t in self.summary.trials if t.outcome.success)
         return next((a for a in shown if a is not None), None)
+
+
+def _mean_and_range(values: list[float]) -> str:
+    mean, low, high = sum(values) / len(values), min(values), max(values)
+    return plain(mean) + ("" if low == high else f" ({plain(low)} … {plain(high)})")
 
 
 def compared(v: Verdict) -> str:

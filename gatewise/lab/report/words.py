@@ -9,7 +9,7 @@ from gatewise.lab.statistics import Interval
 
 
 def plain(value: float) -> str:
-    """A measurement of any size.
+    """A finite measurement of any size.
 
     >>> plain(1234.5), plain(3.0), plain(0.25)
     ('1,234', '3', '0.25')
