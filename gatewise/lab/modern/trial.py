@@ -189,7 +189,6 @@ class Trial:
             self.net: Network = make_network(
                 self.asked, s.cell, s.hidden, s.layers, self.longest, r.init
             )
-        self.updates = 0
         self.solved = False
 
     @property
@@ -204,6 +203,10 @@ class Trial:
     def drawn(self) -> int:
         """Training sequences so far."""
         return self.course.sequences
+
+    @property
+    def updates(self) -> int:
+        return self.drawn // self.settings.recipe.batch
 
     @property
     def rate(self) -> float:
@@ -230,7 +233,6 @@ class Trial:
     def judged(self, given: Asked, output: torch.Tensor) -> torch.Tensor:
         """The loss of a batch; after it the trial may be solved, and learns no more."""
         loss, errors = loss_and_errors(self.course.task, output, given)
-        self.updates += 1
         if self.course.see(errors):
             self.solved = self._confirmed()
             if not self.solved:
@@ -282,12 +284,11 @@ class Trial:
         """Everything training goes on from."""
         parts = {"net": self.net.state_dict(), "course": self.course.state_dict()}
         found = {f"{part}.{n}": t.clone() for part, own in parts.items() for n, t in own.items()}
-        found["at"] = torch.tensor([self.updates, self.solved])
+        found["solved"] = torch.tensor(self.solved)
         return found
 
     def load_state_dict(self, state: State) -> None:
         """See `state_dict`."""
-        self.updates, solved = state["at"].tolist()
-        self.solved = bool(solved)
+        self.solved = bool(state["solved"])
         self.course.load_state_dict(under(state, "course"))
         self.net.load_state_dict(under(state, "net"))
