@@ -235,11 +235,22 @@ def _two(rule: str, lag: int, rate: float, successes: int, sequences: int = 0) -
     )
 
 
-_COMPETITORS = (
-    *_REBER,
+def _without_slope(row: Experiment) -> Experiment:
+    """The reading of the error that the paper's adding problem is learnt faster with."""
+    asks = f"Reading of {row.name}: the error without the factor f'(net_k)."
+    settings = replace(row.settings, slope=False)
+    return replace(row, name=f"{row.name}-no-slope", asks=asks, settings=settings)
+
+
+_LAG_4 = (
     _two("rtrl", 4, 1.0, 14, 1_043_000),
     _two("rtrl", 4, 4.0, 10, 892_000),
     _two("rtrl", 4, 10.0, 4, 254_000),
+)
+_COMPETITORS = (
+    *_REBER,
+    *_LAG_4,
+    *map(_without_slope, _LAG_4),
     _two("rtrl", 10, 0.0, 0),
     _two("rtrl", 100, 0.0, 0),
     _two("bptt", 100, 0.0, 0),
