@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import itertools
-import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from gatewise.executors.counter import checked_seed
+from gatewise.executors.cpu.stepping import processors
 from gatewise.lab import engines
 from gatewise.lab.engines import Plan, stream
 from gatewise.lab.experiment import Experiment, Work
@@ -101,7 +101,7 @@ class Run:
         self.experiments, self.store = list(experiments), store
         self.jobs = [j for e in self.experiments for j in plan(e, store, self.options)]
         self.standings = {e.key: self._standing(e) for e in self.experiments}
-        self.workers = self.options.jobs or os.cpu_count() or 1
+        self.workers = self.options.jobs or processors()
         self._stopped = False
 
     def _standing(self, experiment: Experiment) -> Standing:
