@@ -1,4 +1,4 @@
-"""Attention over what an encoder put out: which of its steps matters to a query.
+"""Attention over what an encoder put out: which of its steps matters to a query; and none.
 
 T = queries, S = encoder's steps, B = batch, Q, M = numbers of a query and of an encoder's step,
 K = numbers of a key, which is what a query is compared with.
@@ -83,3 +83,32 @@ class MultiplicativeAttention(Attention):
 
     def score(self, queries: torch.Tensor, keys: torch.Tensor) -> torch.Tensor:
         return queries @ keys.mT
+
+
+class FixedContext(nn.Module):
+    """No attention: one context for all queries, what the encoder put out last in either direction.
+
+    Every output is told the same fixed vector (Cho et al., 2014), whatever the source's length.
+
+    >>> context, weights = FixedContext()(
+    ...     torch.zeros(2, 1, 3), torch.arange(12.0).view(3, 1, 4), torch.tensor([2])
+    ... )
+    >>> context[:, 0].tolist(), weights  # forwards the second of two steps, backwards the first
+    ([[4.0, 5.0, 2.0, 3.0], [4.0, 5.0, 2.0, 3.0]], None)
+    """
+
+    def keys(self, memory: torch.Tensor) -> None:
+        """There is nothing to compare a query with."""
+
+    def forward(
+        self,
+        queries: torch.Tensor,
+        memory: torch.Tensor,
+        lengths: torch.Tensor,
+        keys: None = None,
+    ) -> tuple[torch.Tensor, None]:
+        """Contexts [T, B, M] and no map; the arguments as for `Attention`."""
+        half = memory.shape[-1] // 2
+        last = memory[lengths - 1, torch.arange(len(lengths), device=memory.device), :half]
+        context = torch.cat([last, memory[0, :, half:]], -1)  # [B, M]
+        return context.expand(len(queries), *context.shape), None

@@ -15,7 +15,12 @@ from torch.nn.functional import cross_entropy
 
 from gatewise.equations.cell import Cell
 from gatewise.layers import Recurrent
-from gatewise.models.attention import AdditiveAttention, Attention, MultiplicativeAttention
+from gatewise.models.attention import (
+    AdditiveAttention,
+    Attention,
+    FixedContext,
+    MultiplicativeAttention,
+)
 from gatewise.models.config import Config
 from gatewise.models.sampling import with_own
 
@@ -55,7 +60,7 @@ class Memory(NamedTuple):
     """What the encoder leaves for the decoder."""
 
     steps: torch.Tensor  # [S, B, 2H]
-    keys: torch.Tensor | None  # [S, B, K], what attention compares with
+    keys: torch.Tensor | None  # [S, B, K], what attention compares with, if there is any
     lengths: torch.Tensor  # [B]
     state: tuple[torch.Tensor, ...]  # the decoder's first, each [L, B, ·]
 
@@ -72,10 +77,10 @@ class Translator(nn.Module):
     m = encoder(x);  h_t = decoder(y_{t-1}, h_{t-1});  c_t, w_t = attention(h_t, m)
     P(y_t) = softmax(V · dropout(tanh(W [h_t; c_t])))
 
-    The decoder's first states are read off the encoder's last ones; without attention they are all
-    that it knows of the source (Sutskever et al., 2014), and c is left out. As in Luong et al.
-    (2015), attention follows the recurrent layers, so in training all steps run in one call. Source
-    and target share their subwords and the embedding, which is V too where E = H.
+    The decoder's first states are read off the encoder's last ones. Without attention c is the same
+    at every step, what the encoder put out last (Cho et al., 2014). As in Luong et al. (2015),
+    attention follows the recurrent layers, so in training all steps run in one call. Source and
+    target share their subwords and the embedding, which is V too where E = H.
 
     >>> model = Translator(TranslatorConfig(9, embedding_size=4, hidden_size=4)).eval()
     >>> source, lengths = torch.tensor([[3, 4], [5, 0]]), torch.tensor([2, 1])
@@ -100,7 +105,7 @@ class Translator(nn.Module):
         self.bridges = nn.ModuleList(nn.Linear(2 * n, n) for n in self._state_sizes())
         output = self.decoder.output_size
         self.attention = _attention(config.attention, output, 2 * output)
-        self.join = nn.Linear(output if self.attention is None else 3 * output, width)
+        self.join = nn.Linear(3 * output, width)
         self.dropout = nn.Dropout(config.dropout)
         self.head = nn.Linear(width, config.vocabulary_size)
         if config.embedding_size == width:
@@ -121,8 +126,7 @@ class Translator(nn.Module):
         for bridge, part in zip(self.bridges, _parts(state), strict=True):
             both = part.unflatten(0, (-1, 2)).transpose(1, 2).flatten(2)  # [L, B, 2·]
             first.append(bridge(both).tanh())
-        keys = None if self.attention is None else self.attention.keys(steps)
-        return Memory(steps, keys, lengths, tuple(first))
+        return Memory(steps, self.attention.keys(steps), lengths, tuple(first))
 
     def decode(
         self, target: torch.Tensor, state: tuple[torch.Tensor, ...], memory: Memory
@@ -145,11 +149,9 @@ class Translator(nn.Module):
         x = self.dropout(self.embedding(target))
         given = state[0] if len(state) == 1 else state
         output, after = self.decoder(x, given, lengths=sizes)  # [T, B, H]
-        weights = None
-        if self.attention is not None:
-            context, weights = self.attention(output, memory.steps, memory.lengths, memory.keys)
-            output = torch.cat([output, context], -1)
-        return self.dropout(self.join(output).tanh()), _parts(after), weights
+        context, weights = self.attention(output, memory.steps, memory.lengths, memory.keys)
+        joined = self.join(torch.cat([output, context], -1)).tanh()
+        return self.dropout(joined), _parts(after), weights
 
     def forward(
         self, source: torch.Tensor, lengths: torch.Tensor, target: torch.Tensor
@@ -187,9 +189,9 @@ class Translator(nn.Module):
         )
 
 
-def _attention(name: str, query_size: int, memory_size: int) -> Attention | None:
+def _attention(name: str, query_size: int, memory_size: int) -> Attention | FixedContext:
     if name == "none":
-        return None
+        return FixedContext()
     made = {"additive": AdditiveAttention, "multiplicative": MultiplicativeAttention}[name]
     return made(query_size, memory_size)
 
