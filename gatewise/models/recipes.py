@@ -110,16 +110,17 @@ RECIPES: dict[str, Recipe] = {
     ),
     "awd-small": Recipe(
         "lm",
-        "the regularisation of awd for two layers of 650 units and some forty passes: less is "
-        "dropped, AdamW with a falling rate in place of averaged SGD; our own",
+        "the regularisation of awd for two layers of 640 units and some hours: less is dropped, "
+        "AdamW with a falling rate in place of averaged SGD; our own",
         {
             **_AWD,
             "num_layers": 2,
-            "hidden_size": 650,
+            "hidden_size": 640,
             "embedding_size": 400,
             "input_dropout": 0.3,
             "hidden_dropout": 0.25,
             "weight_dropout": 0.3,
+            "batch": 24,
             "chunk": 40,
             "chunk_spread": 4.0,
             "optimizer": "adamw",
@@ -127,7 +128,6 @@ RECIPES: dict[str, Recipe] = {
             "warmup": 500,
             "clip": 0.5,
             "weight_decay": 0.02,
-            "weights": "bf16",
             "epochs": 40,
             "evaluations": 20,
             "patience": 20,
