@@ -23,7 +23,9 @@ def detect(
         typer.Option(help="Go on with the stream kept in this file, if it exists; keep it there."),
     ] = None,
     plot: Annotated[Path | None, typer.Option(help="Write a picture (PNG) there.")] = None,
-    threshold: Annotated[float, typer.Option(help="Report scores from here on.")] = 0.5,
+    threshold: Annotated[
+        float | None, typer.Option(help="Report scores from here on (default 0.5).")
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="Random seed (default 0).")] = None,
     as_json: Annotated[bool, JSON] = False,
 ) -> None:
@@ -34,23 +36,24 @@ def detect(
 
     Example: gatewise detect taxi.csv --column value --time timestamp --plot taxi.png
     """
-    from gatewise.models.anomaly import AnomalyDetector, DetectorConfig
+    from gatewise.models.anomaly import ALARM, AnomalyDetector, DetectorConfig
     from gatewise.models.anomaly_file import load_detector, save_detector
     from gatewise.models.series_plots import plot_anomalies
-    from gatewise.models.table import read_table, read_times
+    from gatewise.models.table import moment, read_series
 
     with checked():
+        threshold = ALARM if threshold is None else threshold
         if not 0 <= threshold <= 1:
             raise ValueError(f"threshold must be between 0 and 1, got {threshold}")
         for folder in {p.parent for p in (state, plot) if p is not None}:
             if not folder.is_dir():
                 raise FileNotFoundError(f"no folder {folder}")
-        times, values = read_times(path, time), read_table(path, [column]).values[:, 0].tolist()
+        times, values = read_series(path, time, column)
         if state is not None and state.exists():
             if seed is not None:
                 raise ValueError(f"--seed is for a new stream, {state} holds one that has begun")
             detector = load_detector(state)
-            if detector.time is not None and not times[0] > detector.time:
+            if detector.time is not None and not moment(times[0]) > moment(detector.time):
                 raise ValueError(
                     f"{path} begins at {times[0]}, {state} has seen the stream up to "
                     f"{detector.time}"

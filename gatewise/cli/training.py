@@ -64,7 +64,10 @@ def train(
         ),
     ] = None,
     column: Annotated[
-        str | None, typer.Option(help="Of the tags: a name in CoNLL-U, else its number, from 2.")
+        str | None,
+        typer.Option(
+            help="Of tags: a name in CoNLL-U, else its number, from 2. Of a stream: a name."
+        ),
     ] = None,
     features: Annotated[
         Path | None, typer.Option(help="Folder of a --task bilm, whose states a tagger reads.")

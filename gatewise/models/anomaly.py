@@ -7,21 +7,24 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import nn
 
+from gatewise.equations.cell import Cell
 from gatewise.executors.counter import checked_seed
 from gatewise.layers import Recurrent
 from gatewise.layers.stepper import Stepper
 from gatewise.models.config import Config
 from gatewise.models.running import Ceiling, Peaks, Scale, floats
 
+ALARM = 0.5  # the score from which on a value is reported
 _LARGEST = 8.0  # spreads from the mean that the network sees; its input is cut there
 _BEYOND = 1e100  # the square of a larger value is no number
 _CLOCK = 7  # the last value, two waves of the day, one of the week
@@ -85,6 +88,11 @@ class AnomalyDetector:
 
     Everything is causal: what is said of a value depends on it and on those before it alone.
 
+    Args:
+        config: how it predicts and learns.
+        cell: the cell itself, where `config.cell` names one that is not registered.
+        executor: as for `gatewise.Recurrent`.
+
     Raises ValueError for a configuration out of range.
 
     >>> detector = AnomalyDetector(DetectorConfig(hidden_size=8))
@@ -93,19 +101,25 @@ class AnomalyDetector:
     0.0
     """
 
-    def __init__(self, config: DetectorConfig | None = None) -> None:
+    def __init__(
+        self,
+        config: DetectorConfig | None = None,
+        cell: Cell | None = None,
+        executor: str = "auto",
+    ) -> None:
         self.config = config = DetectorConfig() if config is None else config
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
-            self.layer = Recurrent(config.cell, _CLOCK, config.hidden_size)
+            self.layer = Recurrent(
+                config.cell if cell is None else cell,
+                _CLOCK,
+                config.hidden_size,
+                executor=executor,
+            )
             self.head = nn.Linear(self.layer.output_size, 2)
         nn.init.zeros_(self.head.weight)  # the first forecast is the last value
         nn.init.zeros_(self.head.bias)
-        self._parameters = [*self.layer.parameters(), *self.head.parameters()]
-        self._optimizer = torch.optim.Adam(
-            self._parameters, config.learning_rate, betas=(0.9, 0.99), fused=True
-        )
-        self._stepper = Stepper(self.layer, heads=(self.head,))
+        self.network = nn.ModuleDict({"layer": self.layer, "head": self.head})
         self._random = np.random.default_rng(config.seed)
         self.time: datetime | None = None  # of the latest value
         self._scale, self._last = Scale(), 0.0
@@ -117,6 +131,16 @@ class AnomalyDetector:
         self._level, self._error = Ceiling(3), Ceiling(4)
         self._run = Ceiling(1, forgets=3e-4)
         self._peaks = Peaks(least=100, share=0.03)
+
+    @cached_property
+    def _optimizer(self) -> torch.optim.Optimizer:
+        return torch.optim.Adam(
+            self.network.parameters(), self.config.learning_rate, betas=(0.9, 0.99), fused=True
+        )
+
+    @cached_property
+    def _stepper(self) -> Stepper:
+        return Stepper(self.layer, heads=(self.head,))
 
     def step(self, time: datetime, value: float) -> Finding:
         """What to say of the next `value`; ValueError where it is not finite, or beyond 1e100."""
@@ -166,15 +190,15 @@ class AnomalyDetector:
         loss = ((mean - target).abs() * torch.exp(-log_spread) + log_spread)[_WARM:].mean()
         self._optimizer.zero_grad()
         loss.backward()
-        nn.utils.clip_grad_norm_(self._parameters, 1.0)
+        nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
         self._optimizer.step()
 
     # -- between two values ----------------------------------------------------------------
 
     def tensors(self) -> dict[str, torch.Tensor]:
         """Weights, the optimizer's means, the state, and the rows to learn from, by name."""
-        found = {n: p.detach() for n, p in self._named()}
-        for name, parameter in self._named():
+        found = {n: p.detach() for n, p in self.network.named_parameters()}
+        for name, parameter in self.network.named_parameters():
             for key, value in self._optimizer.state.get(parameter, {}).items():
                 found[f"optimizer.{key}.{name}"] = value
         states = self._states()
@@ -204,7 +228,7 @@ class AnomalyDetector:
             part.restore(record[name])
         self._random.bit_generator.state = record["random"]
         with torch.no_grad():
-            for name, parameter in self._named():
+            for name, parameter in self.network.named_parameters():
                 _copy(parameter, name, tensors)
                 means = ("exp_avg", "exp_avg_sq")
                 if any(n.startswith("optimizer.") for n in tensors):
@@ -220,10 +244,6 @@ class AnomalyDetector:
                 _copy(state, f"state.{k}", tensors)
         self._stepper.state = states[0] if len(states) == 1 else states
         self._stepper.refresh()
-
-    def _named(self) -> Iterator[tuple[str, nn.Parameter]]:
-        for module, name in ((self.layer, "layer"), (self.head, "head")):
-            yield from module.named_parameters(name)
 
     def _states(self) -> tuple[torch.Tensor, ...]:
         state = self._stepper.state

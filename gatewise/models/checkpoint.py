@@ -25,6 +25,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 
 FORMAT = 2
+CARRIED = "carried."  # before the names of what a task carries from step to step
 _NAME = re.compile(r"step-\d{9,}")
 _POINTERS = "pointers.json"
 
@@ -40,6 +41,13 @@ class Checkpoint:
     path: Path
     tensors: dict[str, torch.Tensor]
     record: dict[str, Any]
+
+    @property
+    def carried(self) -> dict[str, torch.Tensor]:
+        """What the task carried from step to step, by its own names, in their order."""
+        prefix = CARRIED
+        found = sorted(n for n in self.tensors if n.startswith(prefix))
+        return {n[len(prefix) :]: self.tensors[n] for n in found}
 
 
 def write_atomically(path: Path, data: bytes) -> None:

@@ -6,6 +6,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from gatewise.models.table import column_names
 from gatewise.models.task import Task
 
 KINDS = {
@@ -13,6 +14,7 @@ KINDS = {
     "classify": "gatewise.models.classify_task:ClassifyTask",
     "speech": "gatewise.models.classify_task:SpeechTask",
     "forecast": "gatewise.models.forecast_task:ForecastTask",
+    "anomaly": "gatewise.models.anomaly_task:AnomalyTask",
     "transformer": "gatewise.models.transformer_task:TransformerTask",
     "bilm": "gatewise.models.bilm_task:ContextTask",
     "tag": "gatewise.models.tag_task:TagTask",
@@ -20,6 +22,8 @@ KINDS = {
 }
 # What the end of a file's name says of it.
 _OBVIOUS = {".conllu": "tag", ".conll": "tag", ".wav": "speech", ".jsonl": "classify"}
+_TABLES = (".csv", ".parquet", ".pq")
+_PARALLEL = {"train.de", "train.en"}  # the languages of a translator, where none are named
 
 
 def find_kind(name: str) -> type[Task[Any]]:
@@ -31,10 +35,24 @@ def find_kind(name: str) -> type[Task[Any]]:
 
 
 def guess_kind(path: Path | None) -> str:
-    """The kind that the data at `path` is obviously for; text is for a language model."""
-    if path is not None:
-        names = [path.name, *(p.name for p in path.iterdir())] if path.is_dir() else [path.name]
-        for suffix, kind in _OBVIOUS.items():
-            if any(n.removesuffix(".gz").endswith(suffix) for n in names):
-                return kind
-    return "lm"
+    """The kind that the data at `path` is obviously for; text is for a language model.
+
+    Of a table its columns tell: a label beside a text or values to classify, a timestamp and a
+    value for a stream of one series; any other is forecast.
+    """
+    if path is None or not path.exists():
+        return "lm"
+    if path.is_file() and path.suffix.lower() in _TABLES:
+        return _kind_of_table(set(column_names(path)))
+    inside = [*path.iterdir(), *path.glob("*/*")] if path.is_dir() else [path]
+    names = {p.name.removesuffix(".gz") for p in inside}
+    for suffix, kind in _OBVIOUS.items():
+        if any(n.endswith(suffix) for n in names):
+            return kind
+    return "translate" if names >= _PARALLEL else "lm"
+
+
+def _kind_of_table(columns: set[str]) -> str:
+    if columns >= {"timestamp", "value"}:
+        return "anomaly"
+    return "classify" if "label" in columns else "forecast"

@@ -37,7 +37,7 @@ class Ceiling:
 
     def record(self) -> list[float]:
         """What it remembers, for `restore`."""
-        return [self._scale, *self._largest]
+        return [self._scale, *sorted(self._largest)]
 
     def restore(self, record: Sequence[float]) -> None:
         """Go on from a `record`; ValueError for one of another size."""

@@ -64,6 +64,10 @@ def load(
     except (TypeError, ValueError, KeyError, AttributeError, RuntimeError) as error:
         raise CheckpointError(f"{path} cannot be used: {error}") from None
     load_tensors(predictor.model, checkpoint)
+    try:
+        predictor.go_on_from(checkpoint.carried)
+    except (TypeError, ValueError, KeyError, AttributeError, RuntimeError) as error:
+        raise CheckpointError(f"{path} cannot be used: {error}") from None
     predictor.model.eval()
     return Saved(found, predictor, checkpoint)
 

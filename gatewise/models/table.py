@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timezone
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gatewise.models.extras import require
+
+_PARQUET = (".parquet", ".pq")
+_BACK = 100  # one row of so many, at most, may be before the one above it: clocks are put back
 
 
 @dataclass(frozen=True)
@@ -63,35 +68,72 @@ def read_times(path: str | Path, column: str) -> list[datetime]:
     return times
 
 
+def read_series(path: str | Path, time: str, value: str) -> tuple[list[datetime], list[float]]:
+    """A column of times in the order of the rows, and one of numbers.
+
+    A clock that is put back once in a while is allowed. Raises as `read_times` and `read_table`,
+    and ValueError where the rows are in another order than their times.
+    """
+    times = read_times(path, time)
+    order = [moment(t) for t in times]
+    back = [row for row, (before, now) in enumerate(pairwise(order), 2) if now < before]
+    if order[-1] < order[0] or _BACK * len(back) > len(times):
+        raise ValueError(
+            f"{path}, row {back[0]}: {times[back[0] - 1]} is before {times[back[0] - 2]}, and so "
+            f"in {len(back)} of {len(times)} rows: sort them by {time!r}"
+        )
+    return times, read_table(path, [value]).values[:, 0].tolist()
+
+
+def moment(time: datetime) -> datetime:
+    """The time with a zone, so that any two can be compared; without one it counts as UTC."""
+    return time if time.tzinfo is not None else time.replace(tzinfo=timezone.utc)
+
+
 def read_rows(path: str | Path) -> list[dict[str, Any]]:
     """All rows of a CSV or Parquet file, each a dict by column."""
     return _read(Path(path))[1]
 
 
+def column_names(path: Path) -> list[str]:
+    """The names of a CSV or Parquet file's columns; raises as `read_table`."""
+    if path.suffix.lower() in _PARQUET:
+        return _parquet(path)[0]
+    with _opened(path) as (_, names):
+        return names
+
+
 def _read(path: Path) -> tuple[list[str], list[dict[str, Any]]]:
-    names, rows = _parquet(path) if path.suffix.lower() in (".parquet", ".pq") else _csv(path)
+    names, rows = _parquet(path) if path.suffix.lower() in _PARQUET else _csv(path)
     if not rows:
         raise ValueError(f"{path} has no rows")
     return names, rows
 
 
 def _csv(path: Path) -> tuple[list[str], list[dict[str, Any]]]:
+    rows = []
+    with _opened(path) as (reader, names):
+        for row in _lines(reader, path):
+            if len(row) != len(names):
+                raise ValueError(
+                    f"{path}, line {reader.line_num}: {len(row)} fields, expected {len(names)}"
+                )
+            rows.append(dict(zip(names, row, strict=True)))
+    return names, rows
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[tuple[Any, list[str]]]:
+    """A CSV file's reader, behind the line of names, and the names."""
     try:
         with path.open(encoding="utf-8-sig", newline="") as stream:
             reader = csv.reader(stream)
-            names = next(reader, [])
+            names = next(_lines(reader, path), [])
             if not names or len(set(names)) < len(names):
                 raise ValueError(f"{path} must begin with a line of different column names")
-            rows = []
-            for row in _lines(reader, path):
-                if len(row) != len(names):
-                    raise ValueError(
-                        f"{path}, line {reader.line_num}: {len(row)} fields, expected {len(names)}"
-                    )
-                rows.append(dict(zip(names, row, strict=True)))
+            yield reader, names
     except UnicodeDecodeError:
         raise ValueError(f"{path} is not UTF-8 text") from None
-    return names, rows
 
 
 def _lines(reader: Any, path: Path) -> Iterator[list[str]]:

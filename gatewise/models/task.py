@@ -79,6 +79,9 @@ class Predictor(ABC, Generic[M]):
         """Draw what `evaluate` gave for `data`, by the names of the models; the files written."""
         return []
 
+    def go_on_from(self, carried: Mapping[str, torch.Tensor]) -> None:
+        """Take what the task carried from step to step, where the model goes on with it."""
+
     def render(self, row: dict[str, Any]) -> str:
         """One of `predict`'s rows as a line for people."""
         return "\t".join(str(v) for v in row.values())
@@ -101,6 +104,7 @@ class Task(ABC, Generic[P]):
     loss_name: ClassVar[str] = "loss"  # the score that the training loss is comparable with
     metric: str = "loss"  # the score that decides which checkpoint is the best
     larger_is_better: bool = False
+    online: ClassVar[bool] = False  # `loss` has learned already: the latest model is the best
 
     name: str  # of the data
     fingerprint: str  # of the data: another one is not the same run

@@ -19,7 +19,12 @@ import torch
 
 from gatewise.models import processes
 from gatewise.models.averaging import Average, stalled
-from gatewise.models.checkpoint import Checkpoint, CheckpointError, save_checkpoint
+from gatewise.models.checkpoint import (
+    CARRIED,
+    Checkpoint,
+    CheckpointError,
+    save_checkpoint,
+)
 from gatewise.models.saved import load_tensors, numbers_of
 from gatewise.models.settings import Settings
 from gatewise.models.task import Loss, Task
@@ -138,18 +143,14 @@ class Trainer:
         model.train()
         loss = self._loss()
         total, count = processes.summed((loss.total.item(), loss.count))
-        for group in self._optimizer.param_groups:
-            group["lr"] = loss.share * self.settings.learning_rate_at(p.step, p.total, p.epoch)
-        self._optimizer.zero_grad(set_to_none=True)
-        ((loss.total + loss.penalty) / count).backward()
-        processes.sum_gradients(model.parameters())
-        norm = torch.nn.utils.clip_grad_norm_(model.parameters(), self.settings.clip)
-        if not math.isfinite(total) or not math.isfinite(norm.item()):
+        norm = 0.0 if self.task.online else self._differentiate(loss, count)
+        if not math.isfinite(total) or not math.isfinite(norm):
             raise TrainingError(
                 f"the loss is not finite at step {p.step}: lower the learning rate "
                 f"(now {self.settings.learning_rate:g}) and start again"
             )
-        self._optimizer.step()
+        if not self.task.online:
+            self._optimizer.step()
         if p.averaging:
             self._average.add()
         p.loss_sum, p.loss_count = p.loss_sum + total, p.loss_count + int(count)
@@ -157,6 +158,16 @@ class Trainer:
         p.step, p.batch = p.step + 1, p.batch + 1
         if p.batch == len(self.task):
             p.batch, p.epoch = 0, p.epoch + 1
+
+    def _differentiate(self, loss: Loss, count: float) -> float:
+        """The gradient of the mean over all processes, clipped; its norm before."""
+        p, model = self.progress, self.task.model
+        for group in self._optimizer.param_groups:
+            group["lr"] = loss.share * self.settings.learning_rate_at(p.step, p.total, p.epoch)
+        self._optimizer.zero_grad(set_to_none=True)
+        ((loss.total + loss.penalty) / count).backward()
+        processes.sum_gradients(model.parameters())
+        return torch.nn.utils.clip_grad_norm_(model.parameters(), self.settings.clip).item()
 
     def _loss(self) -> Loss:
         p = self.progress
@@ -209,7 +220,8 @@ class Trainer:
         self.history.append(entry | {f"held_out_{name}": v for name, v in score.items()})
         p.loss_sum, p.loss_count = 0.0, 0
         value = score[task.metric]
-        if p.best is None or (value > p.best if task.larger_is_better else value < p.best):
+        better = p.best is None or (value > p.best if task.larger_is_better else value < p.best)
+        if better or task.online:
             p.best, p.best_step, p.stale = value, p.step, 0
         else:
             p.stale += 1
@@ -230,7 +242,7 @@ class Trainer:
             for key, value in self._optimizer.state.get(parameter, {}).items():
                 tensors[f"optimizer.{key}.{name}"] = value
         tensors["random"] = random.state
-        tensors |= {f"carried.{n}": t for n, t in task.carried().items()}
+        tensors |= {f"{CARRIED}{n}": t for n, t in task.carried().items()}
         record = {
             "kind": task.kind,
             "model": task.predictor.to_json(),
@@ -270,10 +282,10 @@ class Trainer:
                 and n.endswith(suffix)
                 and "." not in n[len(prefix) : -len(suffix)]
             }
-        carried = "carried."
-        self.task.carry(
-            {n[len(carried) :]: t for n, t in sorted(tensors.items()) if n.startswith(carried)}
-        )
+        try:
+            self.task.carry(checkpoint.carried)
+        except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+            raise CheckpointError(f"{checkpoint.path} is damaged: {error}") from None
 
 
 class _RandomState:
