@@ -77,7 +77,8 @@ class ClassifyOptions:
 class SpeechOptions:
     """Which sounds to classify, and with what.
 
-    `label` is as in `SoundReader`, `leave_out` and `held_out` as in `ClassifyOptions`. With `warp`
+    `label` and `centred` are as in `SoundReader`, `leave_out` and `held_out` as in
+    `ClassifyOptions`. With `warp`
     each sound is stretched in time, and its spectrum in frequency, by up to that share at random:
     other speakers are slower, and have other throats.
     """
@@ -85,6 +86,7 @@ class SpeechOptions:
     label: str = ""
     rate: int = 8000
     bands: int = 40
+    centred: bool = True
     leave_out: str = ""
     held_out: float = 0.1
     warp: float = 0.15
@@ -95,7 +97,7 @@ class SpeechOptions:
 
     def reader(self, path: Path) -> Reader:
         """How to read the sounds."""
-        return SoundReader(self.rate, self.bands, self.label)
+        return SoundReader(self.rate, self.bands, self.label, self.centred)
 
 
 class ClassifyPredictor(Predictor[SequenceClassifier]):

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
@@ -51,13 +51,16 @@ class SoundReader:
     """WAV files as log-mel frames; the label is in the name.
 
     `label` is a regular expression whose group is the label. Without one it is the folder where
-    there are several, otherwise what stands before the first `_` or `-` of the file's name.
+    there are several, otherwise what stands before the first `_` or `-` of the file's name. With
+    `centred` the mean over a sound is taken off each band (Atal, 1974): a microphone, a room and
+    the loudness of a speaker add the same to every frame.
     """
 
     kind: ClassVar[str] = "sounds"
     rate: int = 8000
     bands: int = 40
     label: str = ""
+    centred: bool = True
     features: LogMel = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -68,6 +71,8 @@ class SoundReader:
             raise ValueError(f"label {self.label!r} is no regular expression: {error}") from None
         if self.label and groups != 1:
             raise ValueError(f"label {self.label!r} must have one group, it has {groups}")
+        if not isinstance(self.centred, bool):
+            raise TypeError(f"centred must be true or false, got {self.centred!r}")
 
     @property
     def inputs(self) -> int:
@@ -77,7 +82,10 @@ class SoundReader:
         sounds = list(read_sounds(path, self.rate))
         folders = {Path(name).parent for name, _ in sounds}
         for name, samples in sounds:
-            yield Example(name, self.features(samples), self._label(Path(name), len(folders) > 1))
+            frames = self.features(samples)  # [T, I]
+            if self.centred:
+                frames = frames - frames.mean(0)
+            yield Example(name, frames, self._label(Path(name), len(folders) > 1))
 
     def _label(self, name: Path, by_folder: bool) -> str | None:
         if self.label:
@@ -86,7 +94,7 @@ class SoundReader:
         return name.parent.name if by_folder else re.split("[_-]", name.stem)[0]
 
     def to_json(self) -> dict[str, Any]:
-        return {"rate": self.rate, "bands": self.bands, "label": self.label}
+        return {f.name: getattr(self, f.name) for f in fields(self) if f.init}
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> SoundReader:
