@@ -121,6 +121,7 @@ def test_by_command(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     [
         (["--minutes", "1"], "epochs is not for the task anomaly"),
         (["--epochs", "2"], "epochs is not for the task anomaly"),
+        (["--patience", "2"], "patience is not for the task anomaly"),
         (["--clip", "3"], "clip is not for the task anomaly"),
         (["--held-out", "DATA"], "each value is forecast before it is learned from"),
         (["--column", "price"], "column 'price' is not in"),

@@ -39,7 +39,7 @@ def detect(
     from gatewise.models.anomaly import ALARM, AnomalyDetector, DetectorConfig
     from gatewise.models.anomaly_file import load_detector, save_detector
     from gatewise.models.series_plots import plot_anomalies
-    from gatewise.models.table import moment, read_series
+    from gatewise.models.table import read_series
 
     with checked():
         threshold = ALARM if threshold is None else threshold
@@ -53,7 +53,7 @@ def detect(
             if seed is not None:
                 raise ValueError(f"--seed is for a new stream, {state} holds one that has begun")
             detector = load_detector(state)
-            if detector.time is not None and not moment(times[0]) > moment(detector.time):
+            if not detector.precedes(times[0]):
                 raise ValueError(
                     f"{path} begins at {times[0]}, {state} has seen the stream up to "
                     f"{detector.time}"

@@ -23,6 +23,7 @@ from gatewise.layers import Recurrent
 from gatewise.layers.stepper import Stepper
 from gatewise.models.config import Config
 from gatewise.models.running import Ceiling, Peaks, Scale, floats
+from gatewise.models.table import moment
 
 ALARM = 0.5  # the score from which on a value is reported
 _LARGEST = 8.0  # spreads from the mean that the network sees; its input is cut there
@@ -192,6 +193,10 @@ class AnomalyDetector:
         loss.backward()
         nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
         self._optimizer.step()
+
+    def precedes(self, time: datetime) -> bool:
+        """Is `time` after all that the stream has had so far?"""
+        return self.time is None or moment(self.time) < moment(time)
 
     # -- between two values ----------------------------------------------------------------
 

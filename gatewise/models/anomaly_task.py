@@ -23,12 +23,12 @@ from gatewise.equations.cell import Cell
 from gatewise.models import processes
 from gatewise.models.anomaly import ALARM, AnomalyDetector, DetectorConfig, Finding
 from gatewise.models.settings import Settings
-from gatewise.models.table import moment, read_series, read_table
+from gatewise.models.table import read_series, read_table
 from gatewise.models.task import Loss, Predictor, Source, Task, named_cell
 
 _RECORD = "record"  # what a detector remembers beside its tensors: JSON, as bytes
 _FOUND = "found"  # what it said of every row so far
-_FREE = ("batch", "learning_rate", "evaluations", "seed", "patience")  # settings of a stream
+_FREE = ("batch", "learning_rate", "evaluations", "seed")  # settings of a stream
 
 
 @dataclass(frozen=True)
@@ -131,8 +131,7 @@ class AnomalyPredictor(Predictor[nn.Module]):
 
     def go_on_from(self, carried: Mapping[str, torch.Tensor]) -> None:
         record = json.loads(carried[_RECORD].numpy().tobytes())
-        network = {n: p.detach().clone() for n, p in self.model.named_parameters()}
-        self.detector.restore({**carried, **network}, record)
+        self.detector.restore({**carried, **dict(self.model.named_parameters())}, record)
 
     def follow(self, path: Path) -> tuple[list[datetime], list[float], Iterator[Finding]]:
         """Times, values and what a copy of the detector says of them, learning on the way.
@@ -140,11 +139,10 @@ class AnomalyPredictor(Predictor[nn.Module]):
         Raises ValueError where the file begins before the stream so far has ended.
         """
         times, values = read_series(path, self.columns.time, self.columns.value)
-        seen = self.detector.time
-        if seen is not None and not moment(times[0]) > moment(seen):
+        if not self.detector.precedes(times[0]):
             raise ValueError(
-                f"{path} begins at {times[0]}; this detector has read its stream up to {seen}, "
-                "and goes on after it"
+                f"{path} begins at {times[0]}; this detector has read its stream up to "
+                f"{self.detector.time}, and goes on after it"
             )
         copy = AnomalyDetector(self.detector.config, self._cell, self._executor)
         copy.restore(self.detector.tensors(), self.detector.record())

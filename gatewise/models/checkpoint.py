@@ -45,9 +45,8 @@ class Checkpoint:
     @property
     def carried(self) -> dict[str, torch.Tensor]:
         """What the task carried from step to step, by its own names, in their order."""
-        prefix = CARRIED
-        found = sorted(n for n in self.tensors if n.startswith(prefix))
-        return {n[len(prefix) :]: self.tensors[n] for n in found}
+        found = sorted(n for n in self.tensors if n.startswith(CARRIED))
+        return {n.removeprefix(CARRIED): self.tensors[n] for n in found}
 
 
 def write_atomically(path: Path, data: bytes) -> None:

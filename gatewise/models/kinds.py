@@ -6,7 +6,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from gatewise.models.table import column_names
+from gatewise.models.table import TABLES, column_names
 from gatewise.models.task import Task
 
 KINDS = {
@@ -22,7 +22,6 @@ KINDS = {
 }
 # What the end of a file's name says of it.
 _OBVIOUS = {".conllu": "tag", ".conll": "tag", ".wav": "speech", ".jsonl": "classify"}
-_TABLES = (".csv", ".parquet", ".pq")
 _PARALLEL = {"train.de", "train.en"}  # the languages of a translator, where none are named
 
 
@@ -42,7 +41,7 @@ def guess_kind(path: Path | None) -> str:
     """
     if path is None or not path.exists():
         return "lm"
-    if path.is_file() and path.suffix.lower() in _TABLES:
+    if path.is_file() and path.suffix.lower() in TABLES:
         return _kind_of_table(set(column_names(path)))
     inside = [*path.iterdir(), *path.glob("*/*")] if path.is_dir() else [path]
     names = {p.name.removesuffix(".gz") for p in inside}

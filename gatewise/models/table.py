@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from gatewise.models.extras import require
 
 _PARQUET = (".parquet", ".pq")
+TABLES = (".csv", *_PARQUET)  # ends of names
 _BACK = 100  # one row of so many, at most, may be before the one above it: clocks are put back
 
 
@@ -39,7 +40,15 @@ def read_table(path: str | Path, columns: Sequence[str] | None = None) -> Table:
 
     >>> # read_table("prices.csv", ["open", "close"]).values.shape
     """
-    names, rows = _read(Path(path))
+    return _numbers(path, *_read(Path(path)), columns)
+
+
+def _numbers(
+    path: str | Path,
+    names: list[str],
+    rows: list[dict[str, Any]],
+    columns: Sequence[str] | None = None,
+) -> Table:
     wanted = list(columns) if columns else [n for n in names if _is_number(rows[0][n])]
     for name in wanted:
         if name not in names:
@@ -55,7 +64,12 @@ def read_table(path: str | Path, columns: Sequence[str] | None = None) -> Table:
 
 def read_times(path: str | Path, column: str) -> list[datetime]:
     """A column of dates and times, as ISO 8601 writes them."""
-    names, rows = _read(Path(path))
+    return _times(path, *_read(Path(path)), column)
+
+
+def _times(
+    path: str | Path, names: list[str], rows: list[dict[str, Any]], column: str
+) -> list[datetime]:
     if column not in names:
         raise ValueError(f"column {column!r} is not in {path}: it has {', '.join(names)}")
     times = []
@@ -74,7 +88,8 @@ def read_series(path: str | Path, time: str, value: str) -> tuple[list[datetime]
     A clock that is put back once in a while is allowed. Raises as `read_times` and `read_table`,
     and ValueError where the rows are in another order than their times.
     """
-    times = read_times(path, time)
+    names, rows = _read(Path(path))
+    times = _times(path, names, rows, time)
     order = [moment(t) for t in times]
     back = [row for row, (before, now) in enumerate(pairwise(order), 2) if now < before]
     if order[-1] < order[0] or _BACK * len(back) > len(times):
@@ -82,7 +97,7 @@ def read_series(path: str | Path, time: str, value: str) -> tuple[list[datetime]
             f"{path}, row {back[0]}: {times[back[0] - 1]} is before {times[back[0] - 2]}, and so "
             f"in {len(back)} of {len(times)} rows: sort them by {time!r}"
         )
-    return times, read_table(path, [value]).values[:, 0].tolist()
+    return times, _numbers(path, names, rows, [value]).values[:, 0].tolist()
 
 
 def moment(time: datetime) -> datetime:

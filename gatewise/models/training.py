@@ -19,12 +19,7 @@ import torch
 
 from gatewise.models import processes
 from gatewise.models.averaging import Average, stalled
-from gatewise.models.checkpoint import (
-    CARRIED,
-    Checkpoint,
-    CheckpointError,
-    save_checkpoint,
-)
+from gatewise.models.checkpoint import CARRIED, Checkpoint, CheckpointError, save_checkpoint
 from gatewise.models.saved import load_tensors, numbers_of
 from gatewise.models.settings import Settings
 from gatewise.models.task import Loss, Task
