@@ -6,9 +6,11 @@ import json
 
 import pytest
 import torch
+from torch.nn.functional import cross_entropy
 
 from gatewise import Cell, tanh
 from gatewise.models import LanguageModel, LanguageModelConfig
+from gatewise.models.corpus import IGNORED
 
 CELLS = ["lstm", "gru", "rnn", "lstm-1997", "lstm-layernorm"]
 
@@ -53,6 +55,22 @@ def test_tied_weights_of_another_size_are_reached_by_a_linear_map() -> None:
     output, _ = model.recurrent(model.embedding(tokens))
     expected = (output @ model.projection.weight.T) @ model.embedding.weight.T + model.head.bias
     torch.testing.assert_close(model(tokens)[0], expected)
+
+
+@pytest.mark.parametrize("tied", [False, True])
+@pytest.mark.parametrize("weights", ["full", "bf16"])
+def test_surprisal_is_the_cross_entropy_of_the_logits(tied: bool, weights: str) -> None:
+    config = LanguageModelConfig(9, embedding_size=4, hidden_size=6, tied=tied, weights=weights)
+    model, tokens = LanguageModel(config), torch.randint(9, (5, 3))
+    targets = torch.randint(IGNORED, 9, (5, 3))
+    output, _ = model.hidden(tokens)
+    total = model.surprisal(output, targets)
+    expected = cross_entropy(
+        model.logits(output).flatten(0, 1), targets.flatten(), ignore_index=IGNORED, reduction="sum"
+    )
+    torch.testing.assert_close(total, expected)
+    found = torch.autograd.grad(total, model.head.weight, retain_graph=True)
+    torch.testing.assert_close(found, torch.autograd.grad(expected, model.head.weight))
 
 
 @pytest.mark.parametrize("rate", LanguageModelConfig.dropouts)

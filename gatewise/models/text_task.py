@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from torch.nn.functional import cross_entropy
 
 from gatewise.models import processes
 from gatewise.models.corpus import IGNORED, Corpus, Streams, read_corpus
@@ -64,10 +63,8 @@ class TextPredictor(Predictor[M]):
         with torch.no_grad():
             streams = Streams(held.ids, batch, _EVALUATION_CHUNK, _EVALUATION_WARM)
             for inputs, targets in streams.chunks():
-                logits, state = self.model(inputs, state)
-                nats += cross_entropy(
-                    logits.flatten(0, 1), targets.flatten(), ignore_index=IGNORED, reduction="sum"
-                ).item()
+                output, state = self.model.hidden(inputs, state)
+                nats += self.model.surprisal(self.model.dropped(output), targets).item()
         bits = (nats / math.log(2) + held.spelled_bits) / held.characters
         perplexity = math.exp(min(700.0, nats / (len(held.ids) - 1)))
         return {"bits_per_character": bits, "perplexity": perplexity}
@@ -135,10 +132,7 @@ class TextTask(Task[P]):
         output, state = model.hidden(inputs, state)
         self._state = detached(state)
         dropped = model.dropped(output)
-        logits = model.logits(dropped)
-        total = cross_entropy(
-            logits.flatten(0, 1), targets.flatten(), ignore_index=IGNORED, reduction="sum"
-        )
+        total = model.surprisal(dropped, targets)
         count = int((targets != IGNORED).sum())
         return Loss(total, count, count * self.penalty(output, dropped), self._cuts.share(span))
 

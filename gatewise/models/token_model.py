@@ -13,6 +13,8 @@ import torch
 from torch import nn
 
 from gatewise.executors.counter import checked_seed
+from gatewise.models.corpus import IGNORED
+from gatewise.models.head import negative_log_likelihood
 from gatewise.models.sampling import Sampling
 
 _PROMPT_CHUNK = 1024  # a prompt of any length is read in pieces: memory stays constant
@@ -29,7 +31,7 @@ class TokenStream(Protocol):
 class TokenModel(nn.Module):
     """Predicts the next token at every step, with a state that the caller carries.
 
-    logits_t = V · dropped(hidden_t) + b, where `hidden` is the subclass's.
+    logits_t = V · projected(dropped(hidden_t)) + b, where `hidden` is the subclass's.
     """
 
     head: nn.Linear
@@ -43,9 +45,18 @@ class TokenModel(nn.Module):
         """The layers' output with some of its numbers dropped, in training."""
         return self.dropout(output)
 
+    def projected(self, output: torch.Tensor) -> torch.Tensor:
+        """What the head reads of the layers' output [..., H], dropped or not."""
+        return output
+
     def logits(self, output: torch.Tensor) -> torch.Tensor:
         """[..., V] from the layers' output [..., H], dropped or not."""
-        return self.head(output)
+        return self.head(self.projected(output))
+
+    def surprisal(self, output: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        """-log P of the targets [T, B] that are not IGNORED, summed, from output [T, B, H]."""
+        read = self.projected(output).flatten(0, 1)
+        return negative_log_likelihood(read, self.head, targets.flatten(), IGNORED)
 
     def stream(self, batch: int = 1) -> TokenStream:
         """The model one token at a time: `logits = stepper(token)`."""

@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import nn
-from torch.nn.functional import cross_entropy
 
 from gatewise.equations.cell import Cell
 from gatewise.layers import Recurrent
@@ -22,6 +21,7 @@ from gatewise.models.attention import (
     MultiplicativeAttention,
 )
 from gatewise.models.config import Config
+from gatewise.models.head import negative_log_likelihood
 from gatewise.models.sampling import with_own
 
 PAD, BEGIN, END = 0, 1, 2  # subwords that no sentence has
@@ -184,8 +184,8 @@ class Translator(nn.Module):
         real = target[1:] != PAD
         joined, _, _ = self._joined(read, memory.state, memory, real.sum(0))
         # The head is the largest product: only for steps that exist.
-        return cross_entropy(
-            self.head(joined[real]), target[1:][real], reduction="sum", label_smoothing=smoothing
+        return negative_log_likelihood(
+            joined[real], self.head, target[1:][real], smoothing=smoothing
         )
 
 
