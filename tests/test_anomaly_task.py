@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -14,7 +15,7 @@ import pytest
 from gatewise import cli
 from gatewise.models import CheckpointError, Settings, Source, load, runs
 from gatewise.models.anomaly import AnomalyDetector
-from gatewise.models.anomaly_task import AnomalyOptions, AnomalyTask, figures
+from gatewise.models.anomaly_task import AnomalyOptions, AnomalyPredictor, AnomalyTask, figures
 from gatewise.models.kinds import guess_kind
 from gatewise.models.table import read_series
 from tests.resuming import whole_and_resumed
@@ -77,6 +78,31 @@ def test_the_latest_detector_is_the_best_one(tmp_path: Path) -> None:
     errors = [h["held_out_absolute_error"] for h in run.trainer.history]
     assert errors[-1] > errors[0]
     assert load(tmp_path / "out").checkpoint.record["progress"]["step"] == len(run.task)
+
+
+def test_a_stopped_stream_is_remembered(tmp_path: Path) -> None:
+    data = write(tmp_path / "stream.csv", range(110), stream(110))
+    settings = replace(SETTINGS, evaluations=1)
+    run = runs.begin(tmp_path / "out", "anomaly", Source(data), OPTIONS, settings)
+    for progress in run.trainer.run():
+        if progress.step == 4:
+            run.trainer.stop()
+    predictor = load(tmp_path / "out").predictor
+    assert isinstance(predictor, AnomalyPredictor)
+    assert predictor.detector.time == BEGIN + timedelta(hours=31)
+    with pytest.raises(ValueError, match="this detector has read its stream up to"):
+        list(predictor.predict(data))
+
+
+def test_a_value_that_none_takes_is_said_before_anything_is_written(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    values = stream(60)
+    values[10] = 1e200
+    data = write(tmp_path / "huge.csv", range(60), values)
+    assert cli.run(["train", str(data), "--task", "anomaly", "--out", str(tmp_path / "out")]) == 2
+    assert "huge.csv, row 11, column 'value': value must be finite" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
 
 
 def test_figures_by_hand() -> None:

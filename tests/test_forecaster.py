@@ -196,6 +196,7 @@ def test_resumed_is_unbroken(tmp_path: Path, waves: Path, trained: Path) -> None
         ({"quantiles": "a"}, "quantiles must be numbers"),
         ({"model": "oracle"}, "model must be one of recurrent, dlinear"),
         ({"horizon": 0}, "horizon must be between"),
+        ({"split": "inf,1,1"}, "split must be three positive numbers"),
         ({"season": 25}, "season must be in"),
         ({"segment": 30}, "segment must be at most look_back"),
     ],
@@ -233,6 +234,7 @@ def test_a_damaged_model_file_is_said(trained: Path, tmp_path: Path) -> None:
         ("a,b\n1,2\n3,x\n", "row 2, column 'b': 'x' is no number"),
         ("a,b\n1,nan\n", "row 1, column 'b': 'nan' is not finite"),
         ("a\nx\n", "no column of numbers"),
+        ("d,e\n1,\n2,2\n3,3", "row 1, column 'e': '' is no number"),
     ],
 )
 def test_damaged_tables(tmp_path: Path, text: str, message: str) -> None:
@@ -240,6 +242,19 @@ def test_damaged_tables(tmp_path: Path, text: str, message: str) -> None:
     file.write_text(text)
     with pytest.raises(ValueError, match=message):
         read_table(file, None if "no column" in message else ["a", "b"] if "b" in text else None)
+
+
+def test_a_constant_series_keeps_its_unit() -> None:
+    model = make_forecaster(ForecasterConfig(3, 4, 2, segment=2))
+    rows = torch.full((1000, 3), 0.1, dtype=torch.float64)
+    rows[:, 1] = 0.01
+    rows[500:, 2] = 0.3
+    for k in range(3):  # the spread of equal numbers is some 1e-17 here, alone or together
+        single = make_forecaster(ForecasterConfig(1, 4, 2, segment=2))
+        single.fit_scale(rows[:, k : k + 1])
+        assert single.std.item() == pytest.approx(0.1 if k == 2 else 1.0)
+    model.fit_scale(rows)
+    assert model.std.tolist() == pytest.approx([1.0, 1.0, 0.1])
 
 
 def test_tables_and_times(tmp_path: Path) -> None:

@@ -52,7 +52,11 @@ def test_what_was_interrupted_goes_on(
     assert load_checkpoint(out / "seed-0").path.stat().st_mtime_ns == first, "not trained again"
     assert run(["train", "--out", str(out), "--resume", "--seeds", "2"]) == 2
     assert "leave out: --seeds" in capsys.readouterr().err
-    assert run(["train", "--out", str(out), "--resume"]) == 0
+    moved = data.rename(tmp_path / "moved.conll")
+    (out / "seed-1" / "evaluation.json").unlink()
+    assert run(["train", "--out", str(out), "--resume"]) == 2
+    assert "data.conll" in capsys.readouterr().err
+    assert run(["train", str(moved), "--test", str(moved), "--out", str(out), "--resume"]) == 0
     table = capsys.readouterr().out
     assert "seed-0" in table and "mean" in table and "± sd" in table
 
@@ -75,6 +79,34 @@ def test_what_cannot_be_repeated(
     assert run(["train", str(data), *TINY, "--out", str(out), *words]) == 2
     assert message in capsys.readouterr().err
     assert not out.exists()
+
+
+def test_a_repeat_s_file_runs_no_code(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    out, ran = tmp_path / "all", tmp_path / "ran"
+    assert (
+        run(["train", str(data), *TINY, "--test", str(data), "--out", str(out), "--seeds", "2"])
+        == 0
+    )
+    code = tmp_path / "cell.py"
+    code.write_text(
+        f"from gatewise.cells.gru import GRU\nopen({str(ran)!r}, 'w')\nclass X(GRU): pass\n"
+    )
+    told = json.loads((out / "repeats.json").read_text())
+    other = tmp_path / "other"
+    other.mkdir()
+    for place, message in (
+        (told["plan"]["options"], "name it again with --cell FILE.py:CLASS"),
+        (told["parts"]["seed-0"], "parts differ in leave_out or seed alone"),
+    ):
+        place.pop("seed", None)
+        (kept, place["cell"]) = place.get("cell"), f"{code}:X"
+        (other / "repeats.json").write_text(json.dumps(told))
+        assert run(["train", "--out", str(other), "--resume"]) == 2
+        assert message in capsys.readouterr().err
+        assert [p.name for p in other.iterdir()] == ["repeats.json"] and not ran.exists()
+        place["cell"] = kept
 
 
 def test_folds_by_hand() -> None:

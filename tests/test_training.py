@@ -325,6 +325,17 @@ def test_held_out_bits_are_the_mean_over_every_character(unbroken: Path) -> None
     assert run.task.score()["bits_per_character"] == pytest.approx(by_hand, rel=1e-5)
 
 
+def test_a_held_out_figure_that_explodes_is_one_line(
+    tmp_path: Path, text: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = begin(tmp_path / "run", text)
+    real = run.task.score
+    monkeypatch.setattr(run.task, "score", lambda: real() | {"bits_per_character": math.inf})
+    with pytest.raises(TrainingError, match="held-out figure is not finite at step"):
+        finish(run)
+    assert not run.trainer.history, "it is nobody's best"
+
+
 def test_a_loss_that_explodes_is_one_line(tmp_path: Path, text: Path) -> None:
     run = begin(tmp_path / "run", text)
     with torch.no_grad():
@@ -356,6 +367,17 @@ def copy(tmp_path: Path, unbroken: Path) -> Path:
 
 def latest(run: Path) -> Path:
     return run / "checkpoints" / "step-000000024"
+
+
+def test_a_moved_text_is_remembered(copy: Path, tmp_path: Path, text: Path) -> None:
+    moved = tmp_path / "elsewhere" / text.name
+    moved.parent.mkdir()
+    shutil.copy(text, moved)
+    run = runs.resume(copy, moved)
+    assert run.trainer.origin["path"] == str(moved.resolve())
+    assert run.trainer.origin.keys() >= load_checkpoint(copy).record["origin"].keys()
+    run = runs.resume(copy, moved, test=moved)
+    assert run.trainer.origin["test"] == str(moved.resolve())
 
 
 def test_another_text_is_refused(copy: Path, tmp_path: Path) -> None:

@@ -289,6 +289,9 @@ def test_pairs(tmp_path: Path) -> None:
     (tmp_path / "a.xx").write_text("eins\nzwei\n")
     (tmp_path / "a.yy").write_text("one\ntwo\n")
     assert read_pairs(tmp_path / "a.xx", "xx", "yy") == [("eins", "one"), ("zwei", "two")]
+    (tmp_path / "a.xx").write_text("ei\u2028ns\r\nzwei\x0c\x85\n")  # one line each
+    assert read_pairs(tmp_path / "a.xx", "xx", "yy")[1][1] == "two"
+    (tmp_path / "a.xx").write_text("eins\nzwei\n")
     (tmp_path / "a.yy").write_text("one\n")
     with pytest.raises(ValueError, match=r"has 2 lines, a\.yy has 1: not in parallel"):
         read_pairs(tmp_path / "a.xx", "xx", "yy")

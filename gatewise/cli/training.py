@@ -112,7 +112,8 @@ def train(
 
     Example: gatewise train book.txt --out book --minutes 2
 
-    Ctrl-C saves; --resume continues, also after a crash. Several processes share every batch:
+    Ctrl-C saves; --resume continues, also after a crash; DATA, --held-out and --test are then for
+    data that has moved. Several processes share every batch:
     torchrun --nproc-per-node 2 -m gatewise train book.txt --out book
     """
     from gatewise.models import Source, processes, runs
@@ -145,22 +146,23 @@ def train(
         console.quiet(processes.number() > 0)
         with checked():
             if resume:
-                repeats = load_repeats(out)
+                made = cell_named(cell)
+                repeats = load_repeats(out, made)
                 if repeats is None and not runs.can_resume(out):
                     raise ValueError(f"nothing to resume: {out} holds no checkpoint")
-                fixed = {"task": task, "recipe": recipe, "held_out": held_out, "test": test}
-                fixed |= {"set": options, "seeds": seeds, "folds": folds}
+                fixed = {"task": task, "recipe": recipe, "set": options, "seeds": seeds}
+                fixed |= {"folds": folds}
                 named = [*given, *(n for n, v in fixed.items() if v is not None)]
                 if named:
                     words = [OPTIONS.get(n, "--" + n.replace("_", "-")) for n in named]
                     raise ValueError(
                         f"--resume keeps the run's settings; leave out: {', '.join(words)}"
                     )
-                made = cell_named(cell)
                 if repeats is None:
                     set_threads(threads, out)
-                    run = runs.resume(out, path, made, executor)
+                    run = runs.resume(out, path, made, executor, held_out, _there(test))
                 else:
+                    repeats = repeats.moved(path, held_out, _there(test))
                     set_threads(repeats.threads if threads is None else threads)
             else:
                 runs.check_empty(out)
@@ -193,8 +195,7 @@ def _choose(
     from gatewise.models.repeats import Plan
     from gatewise.models.task import options_from
 
-    if test is not None and not test.exists():
-        raise FileNotFoundError(f"no file or folder {test}")
+    _there(test)
     published = None if recipe is None else find_recipe(recipe)
     kind = find_kind(task or (published.kind if published else guess_kind(source.path)))
     if published and published.kind != kind.kind:
@@ -218,6 +219,13 @@ def _choose(
     settings = Settings(**{n: v for n, v in chosen.items() if n in shared})
     options = options_from(kind.Options, {n: v for n, v in chosen.items() if n not in shared})
     return Plan(kind.kind, source, test, options, settings)
+
+
+def _there(path: Path | None) -> Path | None:
+    """The path; FileNotFoundError where nothing is there."""
+    if path is not None and not path.exists():
+        raise FileNotFoundError(f"no file or folder {path}")
+    return path
 
 
 def parse(types: dict[str, Any], words: list[str]) -> dict[str, Any]:

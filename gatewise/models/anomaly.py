@@ -77,6 +77,12 @@ class Finding(NamedTuple):
     score: float  # 0…1, from the surprise; 0 where a recent value was as surprising
 
 
+def check_value(value: float) -> None:
+    """ValueError for a value that no detector takes."""
+    if not abs(value) <= _BEYOND:
+        raise ValueError(f"value must be finite, at most {_BEYOND:g}, got {value}")
+
+
 class AnomalyDetector:
     """Says of every value of a stream how surprising it is, and learns from it.
 
@@ -145,8 +151,7 @@ class AnomalyDetector:
 
     def step(self, time: datetime, value: float) -> Finding:
         """What to say of the next `value`; ValueError where it is not finite, or beyond 1e100."""
-        if not abs(value) <= _BEYOND:
-            raise ValueError(f"value must be finite, at most {_BEYOND:g}, got {value}")
+        check_value(value)
         self.time, value = time, float(value)
         scale, row = self._scale, self._scale.count
         if row == 0:

@@ -21,7 +21,7 @@ from torch import nn
 from gatewise.cells import get_cell
 from gatewise.equations.cell import Cell
 from gatewise.models import processes
-from gatewise.models.anomaly import ALARM, AnomalyDetector, DetectorConfig, Finding
+from gatewise.models.anomaly import ALARM, AnomalyDetector, DetectorConfig, Finding, check_value
 from gatewise.models.settings import Settings
 from gatewise.models.table import read_series, read_table
 from gatewise.models.task import Loss, Predictor, Source, Task, named_cell
@@ -47,6 +47,16 @@ class Columns:
                 raise TypeError(f"{name} must be the name of a column, got {given!r}")
         if not isinstance(self.threshold, int | float) or not 0 < self.threshold <= 1:
             raise ValueError(f"threshold must be above 0, at most 1, got {self.threshold!r}")
+
+    def read(self, path: Path) -> tuple[list[datetime], list[float]]:
+        """The stream in a file; ValueError names the row that no detector takes."""
+        times, values = read_series(path, self.time, self.value)
+        for row, value in enumerate(values, 1):
+            try:
+                check_value(value)
+            except ValueError as error:
+                raise ValueError(f"{path}, row {row}, column {self.value!r}: {error}") from None
+        return times, values
 
     def labelled(self, path: Path) -> list[tuple[int, int]]:
         """First and last rows of the known anomalies of a file; none without a label column."""
@@ -138,7 +148,7 @@ class AnomalyPredictor(Predictor[nn.Module]):
 
         Raises ValueError where the file begins before the stream so far has ended.
         """
-        times, values = read_series(path, self.columns.time, self.columns.value)
+        times, values = self.columns.read(path)
         if not self.detector.precedes(times[0]):
             raise ValueError(
                 f"{path} begins at {times[0]}; this detector has read its stream up to "
@@ -243,7 +253,7 @@ class AnomalyTask(Task[AnomalyPredictor]):
         config = options.config(settings)
         made = get_cell(options.cell) if cell is None else cell
         columns = options.columns()
-        times, values = read_series(source.path, columns.time, columns.value)
+        times, values = columns.read(source.path)
         predictor = AnomalyPredictor(config, columns, made, executor)
         windows = columns.labelled(source.path)
         return cls(predictor, source.path.name, times, values, windows, settings.batch)

@@ -29,6 +29,7 @@ from gatewise.models.examples import (
     numbered,
 )
 from gatewise.models.settings import Settings
+from gatewise.models.sounds import sound_names
 from gatewise.models.task import Loss, Predictor, Source, Task, named_cell
 from gatewise.models.vocabulary import Vocabulary
 
@@ -95,9 +96,14 @@ class SpeechOptions:
     num_layers: int = 2
     dropout: float = 0.4
 
+    def __post_init__(self) -> None:
+        if not isinstance(self.warp, int | float) or not 0 <= self.warp < 1:
+            raise ValueError(f"warp must be at least 0 and below 1, got {self.warp!r}")
+
     def reader(self, path: Path) -> Reader:
-        """How to read the sounds."""
-        return SoundReader(self.rate, self.bands, self.label, self.centred)
+        """How to read the sounds; whether folders name their labels is settled by those here."""
+        folders = {Path(name).parent for name in sound_names(path)}
+        return SoundReader(self.rate, self.bands, self.label, self.centred, len(folders) > 1)
 
 
 class ClassifyPredictor(Predictor[SequenceClassifier]):
@@ -149,7 +155,17 @@ class ClassifyPredictor(Predictor[SequenceClassifier]):
             examples = [e for e in examples if re.search(self.leave_out, e.name)]
         if not examples:
             raise ValueError(f"{path} has no example whose name matches {self.leave_out!r}")
+        self.check_labels(examples, path)
         return self.score(examples)
+
+    def check_labels(self, examples: Sequence[Example], path: Path) -> None:
+        """ValueError where an example of `path` has no label, or none has one the model knows."""
+        found = [labelled(e, path) for e in examples]
+        if not set(found) & set(self.classes):
+            raise ValueError(
+                f"{path} has no label that the model knows: it has {_few(found)}, "
+                f"the model {_few(self.classes)}"
+            )
 
     @torch.no_grad()
     def logits(self, examples: Sequence[Example]) -> torch.Tensor:
@@ -161,11 +177,14 @@ class ClassifyPredictor(Predictor[SequenceClassifier]):
         return torch.cat(parts)
 
     def score(self, examples: Sequence[Example]) -> dict[str, float]:
-        """`accuracy` and `loss` (nats); a label the model has never seen is an error of it."""
+        """`accuracy`, and the `loss` (nats) where the label is one the model has.
+
+        A label that it has never seen is an error of it; some example must have another.
+        """
         logits, targets = self.logits(examples), self.targets(examples)
         known = targets >= 0
         right = (logits.argmax(-1) == targets).sum().item()
-        loss = cross_entropy(logits[known], targets[known]).item() if known.any() else 0.0
+        loss = cross_entropy(logits[known], targets[known]).item()
         return {"accuracy": right / len(examples), "loss": loss}
 
     def targets(self, examples: Sequence[Example]) -> torch.Tensor:
@@ -218,13 +237,12 @@ class ClassifyTask(Task[ClassifyPredictor]):
         if source.held_out is not None:
             parts["train"] += parts["held_out"]
             parts["held_out"] = list(reader.read(source.held_out))
-        unlabelled = next((e for p in parts.values() for e in p if e.label is None), None)
-        if unlabelled is not None:
-            raise ValueError(f"{source.path}, {unlabelled.name} has no label")
         for name in ("train", "held_out"):
             if not parts[name]:
                 raise ValueError(f"{source.path} leaves no example for the part {name}")
-        classes = sorted({e.label or "" for e in parts["train"]})
+        for example in parts["left_out"]:
+            labelled(example, source.path)
+        classes = sorted({labelled(e, source.path) for e in parts["train"]})
         if len(classes) < 2:
             raise ValueError(f"{source.path} has one class only: {', '.join(classes)}")
         config = ClassifierConfig(
@@ -240,6 +258,7 @@ class ClassifyTask(Task[ClassifyPredictor]):
         cell = get_cell(options.cell) if cell is None else cell
         model = SequenceClassifier(config, cell, executor)
         predictor = ClassifyPredictor(model, classes, reader, options.leave_out)
+        predictor.check_labels(parts["held_out"], source.held_out or source.path)
         task = cls(predictor, parts, source.path.name, settings)
         task.warp = getattr(options, "warp", 0.0)
         return task
@@ -307,6 +326,19 @@ def warped(x: torch.Tensor, share: float) -> torch.Tensor:
     if stretched[1] < size:
         y = torch.cat([y, y[:, -1:].expand(-1, size - stretched[1])], 1)
     return y[:, :size]
+
+
+def labelled(example: Example, path: Path) -> str:
+    """The label of an example of `path`; ValueError where it has none."""
+    if example.label is None:
+        raise ValueError(f"{path}, {example.name} has no label")
+    return example.label
+
+
+def _few(labels: Sequence[str]) -> str:
+    """Some of the labels, for people."""
+    some = sorted(set(labels))
+    return ", ".join(some[:5]) + (", …" if len(some) > 5 else "")
 
 
 def _split(examples: list[Example], leave_out: str, held_out: float) -> dict[str, list[Example]]:

@@ -15,7 +15,7 @@ from typing import Any, ClassVar, Protocol
 import torch
 
 from gatewise.models.formats import bare, read_lines
-from gatewise.models.sounds import LogMel, read_sounds
+from gatewise.models.sounds import LogMel, folder_of, read_sounds
 from gatewise.models.table import read_rows
 from gatewise.models.vocabulary import Vocabulary
 
@@ -50,10 +50,10 @@ class Reader(Protocol):
 class SoundReader:
     """WAV files as log-mel frames; the label is in the name.
 
-    `label` is a regular expression whose group is the label. Without one it is the folder where
-    there are several, otherwise what stands before the first `_` or `-` of the file's name. With
-    `centred` the mean over a sound is taken off each band (Atal, 1974): a microphone, a room and
-    the loudness of a speaker add the same to every frame.
+    `label` is a regular expression whose group is the label. Without one it is the name of the
+    file's folder where they are told apart `by_folder`, otherwise what stands before the first `_`
+    or `-` of the file's name. With `centred` the mean over a sound is taken off each band (Atal,
+    1974): a microphone, a room and the loudness of a speaker add the same to every frame.
     """
 
     kind: ClassVar[str] = "sounds"
@@ -61,6 +61,7 @@ class SoundReader:
     bands: int = 40
     label: str = ""
     centred: bool = True
+    by_folder: bool = False
     features: LogMel = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -71,27 +72,29 @@ class SoundReader:
             raise ValueError(f"label {self.label!r} is no regular expression: {error}") from None
         if self.label and groups != 1:
             raise ValueError(f"label {self.label!r} must have one group, it has {groups}")
-        if not isinstance(self.centred, bool):
-            raise TypeError(f"centred must be true or false, got {self.centred!r}")
+        for name in ("centred", "by_folder"):
+            if not isinstance(given := getattr(self, name), bool):
+                raise TypeError(f"{name} must be true or false, got {given!r}")
 
     @property
     def inputs(self) -> int:
         return self.bands
 
     def read(self, path: Path) -> Iterator[Example]:
-        sounds = list(read_sounds(path, self.rate))
-        folders = {Path(name).parent for name, _ in sounds}
-        for name, samples in sounds:
+        for name, samples in read_sounds(path, self.rate):
             frames = self.features(samples)  # [T, I]
             if self.centred:
                 frames = frames - frames.mean(0)
-            yield Example(name, frames, self._label(Path(name), len(folders) > 1))
+            yield Example(name, frames, self._label(path, Path(name)))
 
-    def _label(self, name: Path, by_folder: bool) -> str | None:
+    def _label(self, path: Path, name: Path) -> str | None:
         if self.label:
             found = re.search(self.label, str(name))
             return found.group(1) if found else None
-        return name.parent.name if by_folder else re.split("[_-]", name.stem)[0]
+        if self.by_folder:  # `path` may be the folder of one label, or one of its files
+            return (name.parent.name or folder_of(path).name) or None
+        found = re.match("([^_-]+)[_-]", name.stem)
+        return found.group(1) if found else None
 
     def to_json(self) -> dict[str, Any]:
         return {f.name: getattr(self, f.name) for f in fields(self) if f.init}
@@ -145,7 +148,7 @@ class ValuesReader:
         for name, row in numbered(path):
             try:
                 steps = torch.tensor(row.get(self.values), dtype=torch.float32)
-            except (TypeError, ValueError, RuntimeError):
+            except (TypeError, ValueError, RuntimeError, OverflowError):
                 raise ValueError(f"{path}, {name}: {self.values!r} must be numbers") from None
             steps = steps.unsqueeze(1) if steps.dim() == 1 else steps
             if steps.dim() != 2 or not len(steps) or not steps.isfinite().all():
@@ -192,4 +195,4 @@ def numbered(path: Path) -> list[tuple[str, dict[str, Any]]]:
 
 def _label(row: dict[str, Any], column: str) -> str | None:
     value = row.get(column)
-    return None if value is None else str(value)
+    return None if value is None or value == "" else str(value)

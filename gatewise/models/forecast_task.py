@@ -6,6 +6,7 @@ N = rows, B = windows, L = look-back, F = horizon, S = series, K = outputs of a 
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,7 +65,7 @@ class ForecastOptions:
     def borders(self, rows: int) -> tuple[int, int, int]:
         """The ends of the three parts of a table of so many rows; ValueError where one is short."""
         parts = _numbers("split", self.split)
-        if len(parts) != 3 or min(parts) <= 0:
+        if len(parts) != 3 or not all(0 < part < math.inf for part in parts):
             raise ValueError(f"split must be three positive numbers, got {self.split!r}")
         if sum(parts) <= 1 + 1e-9:
             ends = [round(rows * sum(parts[: k + 1])) for k in range(3)]

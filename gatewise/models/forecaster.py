@@ -85,9 +85,10 @@ class Forecaster(nn.Module):
 
     def fit_scale(self, rows: torch.Tensor) -> None:
         """Take μ and σ from the training rows [N, S]; a constant series keeps σ = 1."""
-        std = rows.double().std(0, correction=0)
-        self.mean.copy_(rows.double().mean(0))
-        self.std.copy_(torch.where(std > 0, std, torch.ones_like(std)))
+        rows = rows.double()
+        varies = rows.amax(0) > rows.amin(0)  # the spread of equal numbers is a residue, not 0
+        self.mean.copy_(rows.mean(0))
+        self.std.copy_(torch.where(varies, rows.std(0, correction=0), 1.0))
 
     def scale(self, rows: torch.Tensor) -> torch.Tensor:
         """Rows [..., S] in their own units as float32 in units of the training data's spread."""

@@ -18,9 +18,19 @@ def read_lines(path: str | Path) -> list[str]:
     try:
         if Path(path).suffix == ".gz":
             raw = gzip.decompress(raw)
-        return raw.decode("utf-8-sig").splitlines()
+        return split_lines(raw.decode("utf-8-sig"))
     except (UnicodeDecodeError, EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise ValueError(f"{path} is not UTF-8 text: {error}") from None
+
+
+def split_lines(text: str) -> list[str]:
+    r"""What stands between line breaks: \n, \r\n or \r, and no other character that ends a line.
+
+    >>> split_lines("a\u2028b\r\nc\n")
+    ['a\u2028b', 'c']
+    """
+    lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
+    return lines if lines[-1] else lines[:-1]
 
 
 def bare(path: Path) -> Path:

@@ -44,7 +44,7 @@ def guess_kind(path: Path | None) -> str:
     if path.is_file() and path.suffix.lower() in TABLES:
         return _kind_of_table(set(column_names(path)))
     inside = [*path.iterdir(), *path.glob("*/*")] if path.is_dir() else [path]
-    names = {p.name.removesuffix(".gz") for p in inside}
+    names = {p.name.lower().removesuffix(".gz") for p in inside}
     for suffix, kind in _OBVIOUS.items():
         if any(n.endswith(suffix) for n in names):
             return kind

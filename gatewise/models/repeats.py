@@ -19,10 +19,11 @@ from gatewise.models.evaluation import Figures
 from gatewise.models.kinds import find_kind
 from gatewise.models.runs import Run
 from gatewise.models.settings import Settings
-from gatewise.models.task import Source, options_from
+from gatewise.models.task import Source, check_cell, options_from
 
 _FILE = "repeats.json"
 _MOST = 100  # trainings
+_OWN = {"seed", "leave_out"}  # what parts may differ in
 
 
 @dataclass(frozen=True)
@@ -73,12 +74,21 @@ class Repeats:
         """The run of a part: the one in its folder, or a new one."""
         folder, own, plan = out / part, self.parts[part], self.plan
         if runs.can_resume(folder):
-            return runs.resume(folder, None, cell, executor)
+            source = plan.source
+            return runs.resume(folder, source.path, cell, executor, source.held_out, plan.test)
         if "seed" in own:
             plan = replace(plan, settings=replace(plan.settings, **own))
         else:
             plan = replace(plan, options=replace(plan.options, **own))
         return plan.begin(folder, cell, executor)
+
+    def moved(self, path: Path | None, held_out: Path | None, test: Path | None) -> Repeats:
+        """The same with the data that is given in place of where it was."""
+        plan, source = self.plan, self.plan.source
+        if test is None and plan.test == source.path:  # parts of the same data are left out
+            test = path
+        source = Source(path or source.path, held_out or source.held_out)
+        return replace(self, plan=replace(plan, source=source, test=test or plan.test))
 
     def save(self, out: Path) -> None:
         """Write the plan, so that `load_repeats` can go on."""
@@ -87,8 +97,12 @@ class Repeats:
         write_atomically(out / _FILE, json.dumps(told, indent=1).encode())
 
 
-def load_repeats(out: Path) -> Repeats | None:
-    """The repeats that were begun in `out`, if any; ValueError where their file is damaged."""
+def load_repeats(out: Path, cell: Cell | None = None) -> Repeats | None:
+    """The repeats that were begun in `out`, if any.
+
+    Raises ValueError where their file is damaged, or asks for a cell that is neither known nor
+    given: it runs no code.
+    """
     path = out / _FILE
     if not path.exists():
         return None
@@ -98,9 +112,16 @@ def load_repeats(out: Path) -> Repeats | None:
         odd = [n for n, own in parts.items() if not re.fullmatch(r"[\w-]+", n) or len(own) != 1]
         if odd or not parts:
             raise ValueError(f"no part can be called {odd}")
-        return Repeats(Plan.from_json(data["plan"]), parts, int(data["threads"]))
+        if not all(own.keys() <= _OWN for own in parts.values()):
+            raise ValueError(f"parts differ in {' or '.join(sorted(_OWN))} alone")
+        found = Repeats(Plan.from_json(data["plan"]), parts, int(data["threads"]))
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise ValueError(f"{path} is damaged: {error}") from None
+    try:
+        check_cell(found.plan.options, cell)
+    except ValueError as error:
+        raise ValueError(f"{out} cannot be continued: {error}") from None
+    return found
 
 
 def repeated(plan: Plan, seeds: int | None, folds: str | None) -> Repeats | None:

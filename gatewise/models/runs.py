@@ -13,7 +13,7 @@ from gatewise.models.checkpoint import CheckpointError, has_checkpoint, load_che
 from gatewise.models.kinds import KINDS, find_kind
 from gatewise.models.saved import load_settings
 from gatewise.models.settings import Settings
-from gatewise.models.task import Source, Task, named_cell, options_from
+from gatewise.models.task import Source, Task, check_cell, options_from
 from gatewise.models.training import Trainer
 
 
@@ -74,18 +74,22 @@ def resume(
     path: str | Path | None = None,
     cell: Cell | None = None,
     executor: str = "auto",
+    held_out: str | Path | None = None,
+    test: str | Path | None = None,
 ) -> Run:
-    """The run in `out`, where its latest checkpoint left it; `path` where the data has moved.
+    """The run in `out`, where its latest checkpoint left it.
 
-    It is begun again from the same data and settings, then its numbers are put back. Raises
-    CheckpointError where there is none, it is damaged or the data has changed.
+    `path`, `held_out` and `test` are for data that has moved. It is begun again from the same data
+    and settings, then its numbers are put back. Raises CheckpointError where there is none, it is
+    damaged or the data has changed.
     """
     checkpoint = load_checkpoint(out)
     record, where = checkpoint.record, checkpoint.path
     kind, origin = record.get("kind"), record.get("origin")
     if not isinstance(kind, str) or kind not in KINDS or not isinstance(origin, dict):
         raise CheckpointError(f"{where} is damaged: it does not say what it was trained on")
-    paths = [origin.get("path") if path is None else str(path), origin.get("held_out")]
+    places = {"path": path, "held_out": held_out}
+    paths = [origin.get(n) if p is None else str(p) for n, p in places.items()]
     if not all(isinstance(p, str | None) for p in paths):
         raise CheckpointError(f"{where} is damaged: its source is no path")
     settings = load_settings(record)
@@ -93,14 +97,15 @@ def resume(
         options = options_from(find_kind(kind).Options, origin["options"])
     except (TypeError, ValueError, KeyError) as error:
         raise CheckpointError(f"{where} is damaged: {error}") from None
-    if hasattr(options, "cell"):  # a cell from a file must be given again: its name runs nothing
-        try:
-            named_cell(options.cell, cell)
-        except ValueError as error:
-            raise CheckpointError(f"{out} cannot be used: {error}") from None
+    try:
+        check_cell(options, cell)
+    except ValueError as error:
+        raise CheckpointError(f"{out} cannot be used: {error}") from None
     source = Source(*(None if p is None else Path(p) for p in paths))
     run = begin(out, kind, source, options, settings, cell, executor)
-    run.trainer.origin.update(origin)
+    run.trainer.origin = {**origin, **run.trainer.origin}  # where the data is now, if it moved
+    if test is not None:
+        run.trainer.origin["test"] = str(Path(test).resolve())
     run.trainer.restore(checkpoint)
     return run
 

@@ -5,9 +5,13 @@ N = samples, T = frames, I = bands.
 
 from __future__ import annotations
 
+import bz2
+import gzip
 import io
+import lzma
 import tarfile
 import wave
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -25,7 +29,8 @@ class LogMel:
     """Short-time spectra on a mel scale, in nats: what a recogniser reads of a sound.
 
     x_ti = log(1e-6 + Σ_f M_if |X_tf|²), with X the spectrum of a 25 ms Hann window every 10 ms and
-    M triangles at equal distances on mel(f) = 2595 log10(1 + f / 700) up to half the rate.
+    M triangles at equal distances on mel(f) = 2595 log10(1 + f / 700) up to half the rate. Frame t
+    is centred on its time; outside the sound there is silence.
 
     Source: Davis & Mermelstein, 1980.
 
@@ -49,9 +54,8 @@ class LogMel:
     def __call__(self, sound: torch.Tensor) -> torch.Tensor:
         """Samples [N] in -1…1 to [T, I], T = 1 + N // hop."""
         width, hop = round(_WINDOW * self.rate), round(_HOP * self.rate)
-        padded = torch.nn.functional.pad(sound, (width // 2, width // 2))
         spectrum = torch.stft(
-            padded,
+            sound,
             n_fft=1 << (width - 1).bit_length(),
             hop_length=hop,
             win_length=width,
@@ -59,8 +63,8 @@ class LogMel:
             center=True,
             pad_mode="constant",
             return_complex=True,
-        )  # [F, T']
-        power = spectrum.abs().square().T[: 1 + len(sound) // hop]
+        )  # [F, T]
+        power = spectrum.abs().square().T
         return (power @ _triangles(self.rate, self.bands, power.shape[1]) + _QUIET).log()
 
 
@@ -81,31 +85,66 @@ def read_sounds(path: Path, rate: int) -> Iterator[tuple[str, torch.Tensor]]:
     Names are relative to `path`, in order. Raises ValueError where there is none, one is damaged,
     or one has another rate: a network that has learned at one rate mishears every other.
     """
-    found = False
     for name, data in _files(path):
-        found = True
         yield name, _decode(f"{path}: {name}", data, rate)
-    if not found:
-        raise ValueError(f"{path} holds no WAV file")
+
+
+def sound_names(path: Path) -> list[str]:
+    """The names that `read_sounds` gives; raises as it does."""
+    return [name for name, _ in _files(path)]
+
+
+def folder_of(path: Path) -> Path:
+    """The folder that the sounds at `path` lie in; that of an archive is none of theirs."""
+    if path.is_dir():
+        return path.resolve()
+    return path.resolve().parent if _is_wav(path) else Path()
+
+
+def _is_wav(path: Path) -> bool:
+    return path.suffix.lower() == ".wav"
 
 
 def _files(path: Path) -> Iterator[tuple[str, bytes]]:
     if path.is_dir():
-        for file in sorted(path.rglob("*.wav")):
-            yield str(file.relative_to(path)), file.read_bytes()
-    elif path.suffix.lower() == ".wav":
-        yield path.name, path.read_bytes()
+        files = sorted(p for p in path.rglob("*") if _is_wav(p) and p.is_file())
+        found = ((str(file.relative_to(path)), file.read_bytes()) for file in files)
+    elif _is_wav(path):
+        found = iter([(path.name, path.read_bytes())])
     else:
-        try:
-            with tarfile.open(path) as archive:  # read in memory: nothing is unpacked
-                # In the archive's order: going back in a compressed one starts it again.
-                streams = ((m.name, archive.extractfile(m)) for m in archive if m.isfile())
-                found = [(n, s.read()) for n, s in streams if s and n.lower().endswith(".wav")]
-        except (tarfile.TarError, EOFError, OSError) as error:
-            if isinstance(error, FileNotFoundError):
-                raise
-            raise ValueError(f"{path} is no folder, WAV file or archive of them") from None
-        yield from sorted(found)
+        found = iter(_archived(path))
+    first = next(found, None)
+    if first is None:
+        raise ValueError(f"{path} holds no WAV file")
+    yield first
+    yield from found
+
+
+def _archived(path: Path) -> list[tuple[str, bytes]]:
+    """The WAV files of an archive, by name. It is read in memory: nothing is unpacked."""
+    try:
+        raw = _decompressed(path.read_bytes())
+        with tarfile.open(fileobj=io.BytesIO(raw), mode="r:") as archive:
+            streams = ((m.name, archive.extractfile(m)) for m in archive if m.isfile())
+            found = [(n, s.read()) for n, s in streams if s and _is_wav(Path(n))]
+            rest = raw[archive.offset :]
+    except FileNotFoundError:
+        raise
+    except (tarfile.TarError, EOFError, OSError, ValueError, zlib.error, lzma.LZMAError) as error:
+        raise ValueError(
+            f"{path} is no folder, WAV file or archive of them, or it is damaged: {error}"
+        ) from None
+    if rest.strip(b"\0"):  # a header that is none ends an archive like its end
+        raise ValueError(f"{path} is damaged at its byte {len(raw) - len(rest):,}")
+    return sorted(found)
+
+
+def _decompressed(raw: bytes) -> bytes:
+    """What was compressed, to the end, where its checksum is."""
+    for magic, method in ((b"\x1f\x8b", gzip), (b"BZh", bz2), (b"\xfd7zXZ", lzma)):
+        if raw.startswith(magic):
+            return method.decompress(raw)
+    return raw
 
 
 def _decode(name: str, data: bytes, rate: int) -> torch.Tensor:
@@ -113,13 +152,18 @@ def _decode(name: str, data: bytes, rate: int) -> torch.Tensor:
     try:
         with wave.open(io.BytesIO(data)) as file:
             width, channels, found = file.getsampwidth(), file.getnchannels(), file.getframerate()
-            raw = file.readframes(file.getnframes())
+            frames = file.getnframes()
+            raw = file.readframes(frames)
     except (wave.Error, EOFError) as error:
         raise ValueError(f"{name} is no WAV file of PCM samples: {error}") from None
     if found != rate:
         raise ValueError(f"{name} has {found} samples a second, the model reads {rate}")
     if width not in (1, 2, 4) or not raw or len(raw) % (width * channels):
         raise ValueError(f"{name} has no whole samples of 8, 16 or 32 bits")
+    if len(raw) != frames * width * channels:
+        raise ValueError(
+            f"{name} is cut short: {len(raw) // (width * channels):,} samples of {frames:,}"
+        )
     samples = np.frombuffer(raw, {1: np.uint8, 2: "<i2", 4: "<i4"}[width]).astype(np.float32)
     samples = (samples - 128) / 128 if width == 1 else samples / float(1 << (8 * width - 1))
     return torch.from_numpy(samples.reshape(-1, channels).mean(1))

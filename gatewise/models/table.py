@@ -33,7 +33,7 @@ class Table:
 
 
 def read_table(path: str | Path, columns: Sequence[str] | None = None) -> Table:
-    """Columns of numbers; without names all that hold nothing else.
+    """Columns of numbers; without names those where more than half of the rows hold one.
 
     Raises ValueError naming the file, the row and the column of what is no finite number, a column
     that is not there, or a file without rows; OSError where it cannot be read.
@@ -49,7 +49,7 @@ def _numbers(
     rows: list[dict[str, Any]],
     columns: Sequence[str] | None = None,
 ) -> Table:
-    wanted = list(columns) if columns else [n for n in names if _is_number(rows[0][n])]
+    wanted = list(columns) if columns else [n for n in names if _mostly_numbers(rows, n)]
     for name in wanted:
         if name not in names:
             raise ValueError(f"column {name!r} is not in {path}: it has {', '.join(names)}")
@@ -177,6 +177,10 @@ def _number(value: Any, where: str) -> float:
     if not np.isfinite(number):
         raise ValueError(f"{where}: {value!r:.40} is not finite")
     return number
+
+
+def _mostly_numbers(rows: list[dict[str, Any]], name: str) -> bool:
+    return 2 * sum(_is_number(row[name]) for row in rows) > len(rows)
 
 
 def _is_number(value: Any) -> bool:

@@ -184,6 +184,15 @@ def options_from(kind: type[Options], given: dict[str, Any]) -> Options:
     return kind(**given)
 
 
+def check_cell(options: Any, given: Cell | None) -> None:
+    """ValueError where options from a file ask for a cell that is neither known nor `given`.
+
+    A cell from a file of Python must be given again: its name runs nothing.
+    """
+    if hasattr(options, "cell"):
+        named_cell(options.cell, given)
+
+
 def named_cell(name: str, given: Cell | None) -> Cell | str:
     """The cell a saved model asks for: a file runs no code, so one from a file must be `given`.
 

@@ -15,6 +15,7 @@ import torch
 from gatewise.models import processes
 from gatewise.models.corpus import IGNORED, Corpus, Streams, read_corpus
 from gatewise.models.cuts import Cuts
+from gatewise.models.formats import read_lines
 from gatewise.models.sampling import with_own
 from gatewise.models.settings import Settings
 from gatewise.models.task import Loss, Predictor, Source, Task
@@ -39,7 +40,7 @@ class TextPredictor(Predictor[M]):
 
     def predict(self, path: Path) -> Iterator[dict[str, Any]]:
         """Each line with its perplexity, read after a line break."""
-        for line in path.read_text("utf-8").splitlines():
+        for line in read_lines(path):
             figures = self.score(self.vocabulary.measure("\n" + line))
             yield {"perplexity": figures["perplexity"], "text": line}
 

@@ -27,6 +27,7 @@ from gatewise.models.task import Loss, Task
 _MEASURED = range(5, 25)  # steps that are timed to turn minutes into steps; the first warm up
 _EVALUATION_SHARE = 0.15  # of a time budget, at most, goes into evaluations
 _SAVE_EVERY = 60.0  # seconds; saving changes no number
+_NOT_FINITE = "the {} is not finite at step {}: lower the learning rate (now {:g}) and start again"
 
 
 class TrainingError(RuntimeError):
@@ -140,10 +141,7 @@ class Trainer:
         total, count = processes.summed((loss.total.item(), loss.count))
         norm = 0.0 if self.task.online else self._differentiate(loss, count)
         if not math.isfinite(total) or not math.isfinite(norm):
-            raise TrainingError(
-                f"the loss is not finite at step {p.step}: lower the learning rate "
-                f"(now {self.settings.learning_rate:g}) and start again"
-            )
+            raise TrainingError(_NOT_FINITE.format("loss", p.step, self.settings.learning_rate))
         if not self.task.online:
             self._optimizer.step()
         if p.averaging:
@@ -210,6 +208,10 @@ class Trainer:
         task.model.eval()
         with self._average.applied():
             score = task.score()
+        if not math.isfinite(score[task.metric]):
+            raise TrainingError(
+                _NOT_FINITE.format("held-out figure", p.step, self.settings.learning_rate)
+            )
         entry: dict[str, float] = {"step": p.step, "items": p.items, "seconds": p.seconds}
         entry[f"train_{task.loss_name}"] = self.train_loss
         self.history.append(entry | {f"held_out_{name}": v for name, v in score.items()})
@@ -249,7 +251,7 @@ class Trainer:
             "progress": asdict(self.progress),
             "history": self.history,
         }
-        best = self.progress.best_step == self.progress.step
+        best = self.progress.best_step == self.progress.step or task.online
         if processes.number() == 0:
             save_checkpoint(self.out, self.progress.step, tensors, record, best)
 
