@@ -213,6 +213,27 @@ def test_a_saved_detector_goes_on_to_the_same_numbers(tmp_path: Path, cell: str,
     assert before + after == unbroken
 
 
+def test_a_picture_that_fails_leaves_the_stream(
+    tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = "\n".join(f"{BEGIN + timedelta(hours=k)},{k % 5}" for k in range(30))
+    (tmp_path / "a.csv").write_text("timestamp,value\n" + rows)
+    state, picture = tmp_path / "state", tmp_path / "a.png"
+    words = ["detect", str(tmp_path / "a.csv"), "--state", str(state), "--plot"]
+    assert cli.run([*words, str(tmp_path)]) == 2
+    assert "is a folder, name a file" in capsys.readouterr().err
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError("disk full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("gatewise.models.series_plots.plot_anomalies", full)
+        assert cli.run([*words, str(picture)]) == 2
+    assert not state.exists()
+    assert cli.run([*words, str(picture)]) == 0
+    assert state.exists() and picture.exists()
+
+
 def test_a_stream_in_two_files(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     lines = [f"{BEGIN + timedelta(hours=k)},{v}" for k, v in enumerate(daily(80))]
     parts = {"all.csv": lines, "one.csv": lines[:50], "two.csv": lines[50:]}

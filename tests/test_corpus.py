@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gatewise.models import Streams, Vocabulary, read_corpus
+from gatewise.cli import run
+from gatewise.models import Streams, Vocabulary, load_checkpoint, read_corpus
 from gatewise.models.corpus import IGNORED
 from gatewise.models.cuts import Cuts
 from gatewise.models.vocabulary import UNKNOWN
@@ -58,6 +61,54 @@ def test_unknown_text_is_charged_for_its_spelling() -> None:
     words = Vocabulary.build("one two", "word").measure("one three two")
     assert words.characters == len(" three two")
     assert words.spelled_bits == 8 * len(" three")
+    # Between spaces: a word pays for the space behind it where there is one.
+    spaced = Vocabulary.build("the cat\n" * 2, "space")
+    assert spaced.measure("the cat zzzz\nzz the").spelled_bits == 8 * len("zzzzzz ")
+    found = spaced.measure("a\n")
+    assert (found.characters, len(found.ids), found.spelled_bits) == (1, 2, 0)
+
+
+def test_every_reader_reads_a_text_alike(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    """Line breaks of other systems, a mark of byte order and compression change no figure."""
+    text = "the cat sat\n\nthe dog ran\n" * 60
+    plain, other = tmp_path / "plain.txt", tmp_path / "other.txt.gz"
+    plain.write_text(text)
+    other.write_bytes(gzip.compress(b"\xef\xbb\xbf" + text.replace("\n", "\r\n").encode()))
+    assert read_corpus(other).train == read_corpus(plain).train
+    sizes = ["--hidden", "8", "--embedding", "4", "--steps", "3", "--seq", "8"]
+    told = []
+    for data in (plain, other):
+        out = str(tmp_path / data.stem)
+        assert run(["train", str(data), "--held-out", str(data), "--out", out, *sizes]) == 0
+        capsys.readouterr()
+        assert run(["evaluate", out, str(data), "--json"]) == 0
+        told.append(json.loads(capsys.readouterr().out))
+        history = load_checkpoint(out).record["history"][-1]
+        assert history["held_out_perplexity"] == pytest.approx(find(told[-1], "perplexity"))
+    assert find(told[0], "perplexity") == find(told[1], "perplexity")
+    assert run(["predict", str(tmp_path / "plain"), str(other), "--json"]) == 0
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert len(rows) == 180 and rows[1] == {"perplexity": None, "text": ""}
+    assert run(["predict", str(tmp_path / "plain"), str(other)]) == 0
+    assert capsys.readouterr().out.splitlines()[1] == "-\t"
+
+
+def find(told: Any, name: str) -> float:
+    """The one figure of that name, wherever it is."""
+    parts = [told]
+    while parts:
+        part = parts.pop()
+        if name in part:
+            return part[name]
+        parts += [v for v in part.values() if isinstance(v, dict)]
+    raise AssertionError(f"no {name} in {told}")
+
+
+def test_a_text_that_repeats_no_word(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    data = tmp_path / "a.txt"
+    data.write_text(" ".join(f"w{k}" for k in range(300)))
+    assert run(["train", str(data), "--level", "word", "--out", str(tmp_path / "out")]) == 2
+    assert "has no word that it repeats" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -56,6 +56,17 @@ def test_the_same_seed_the_same_drift() -> None:
     assert one.text == other.text
 
 
+def test_the_state_is_no_gate() -> None:
+    """A 1997 cell feeds its gates back beside h and c: none of these is its memory."""
+    config = LanguageModelConfig(8, cell="lstm-1997", embedding_size=4, hidden_size=6)
+    model, tokens = LanguageModel(config).eval(), TEXT[:150, None]
+    found = measure_drift(model, make(), TEXT[:150], length=49, rows=1).text.state_norm
+    with torch.no_grad():
+        cells = model.activity(tokens[:, 0], ["c"])["c"][-1]  # [T, H]
+    norms = cells.square().mean(1).sqrt()
+    assert found[-1] == pytest.approx(norms[144:149].mean().item(), rel=1e-4)
+
+
 def test_repetition_by_hand() -> None:
     assert _repeated([1, 2, 3, 4, 1, 2, 3, 4, 5]).tolist() == [0, 0, 0, 0, 0, 0, 0, 1, 0]
 

@@ -76,6 +76,13 @@ def test_the_test_rows_are_the_last_fifth(trained: Path, waves: Path) -> None:
     assert predictor.seen.tested(values + 1) == range(1000), "another file is tested whole"
 
 
+def test_what_was_learned_from_is_no_test(trained: Path, waves: Path, tmp_path: Path) -> None:
+    part = tmp_path / "part.csv"
+    part.write_text("".join(waves.read_text().splitlines(keepends=True)[:500]))
+    with pytest.raises(ValueError, match="these 499 rows begin as the file that the model has"):
+        load(trained).predictor.evaluate(part)
+
+
 def test_seasonal_naive_against_a_loop(trained: Path, waves: Path) -> None:
     predictor = load(trained).predictor
     assert isinstance(predictor, ForecastPredictor)

@@ -33,6 +33,11 @@ def test_learning_curve(tmp_path: Path, points: int) -> None:
     assert_picture(tmp_path / "curve.png")
 
 
+def test_a_title_is_no_mathematics(tmp_path: Path) -> None:
+    plot_learning_curve(HISTORY, tmp_path / "curve.png", "a$%$b_^{ of $5 and $6", *NAMES, 10.0)
+    assert_picture(tmp_path / "curve.png")
+
+
 @pytest.mark.parametrize("cell", ["lstm", "gru", "rnn", "lstm-1997-blocks", "fgr"])
 def test_activity_of_any_cell(tmp_path: Path, cell: str) -> None:
     config = LanguageModelConfig(9, cell, embedding_size=4, hidden_size=30, num_layers=2)

@@ -164,3 +164,10 @@ def test_scheduled_sampling_reads_guesses_in_their_places() -> None:
     many, other = torch.zeros(200, 50, dtype=torch.int64), torch.ones(200, 50, dtype=torch.int64)
     share = with_own(many, other, 0.3)[1:].float().mean().item()
     assert share == pytest.approx(0.3, abs=0.025)  # five standard deviations
+
+
+def test_where_every_token_is_forbidden() -> None:
+    model = LanguageModel(LanguageModelConfig(3, embedding_size=2, hidden_size=2)).eval()
+    for how in (Sampling(), Sampling(greedy=True)):
+        with pytest.raises(ValueError, match="every token is forbidden"):
+            list(model.sample([0], 2, how, seed=1, forbidden=(0, 1, 2)))

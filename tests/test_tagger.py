@@ -64,6 +64,37 @@ def test_columns_and_plain_text(tmp_path: Path) -> None:
     assert read_untagged(tmp_path / "b.txt")[0] == first == read_sentences(tmp_path / "b.txt")[0]
 
 
+def test_nothing_but_tabs_and_spaces_is_between_columns(tmp_path: Path) -> None:
+    path = tmp_path / "a.tsv"
+    path.write_text("10\u00a0000\tNUM\tNOUN\nNew York\tX\tPROPN\t\n\u3000\n", encoding="utf-8")
+    [found] = read_sentences(path)
+    assert found == Sentence(["10\u00a0000", "New York"], ["NOUN", "PROPN"])
+    assert read_sentences(path, "2")[0].tags == ["NUM", "X"]
+    (tmp_path / "b.txt").write_text("10\u00a0000  miles \n", encoding="utf-8")
+    assert read_untagged(tmp_path / "b.txt")[0].words == ["10\u00a0000", "miles"]
+
+
+def tagged(path: Path, *tags: str) -> Path:
+    lines = [f"{w} {t}" for w, t in zip(("the", "cat"), tags, strict=True)]
+    path.write_text("\n".join(lines) + "\n\n", encoding="utf-8")
+    path.write_text(path.read_text("utf-8") * 12, encoding="utf-8")
+    return path
+
+
+def test_tags_that_none_learns_from(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    data, odd = tagged(tmp_path / "a.conll", "A", "\ufffd"), tagged(tmp_path / "b.conll", "A", "Z")
+    words = ["--task", "tag", "--hidden", "4", "--layers", "1", "--steps", "2", "--out"]
+    assert run(["train", str(data), "--held-out", str(odd), *words, str(tmp_path / "x")]) == 2
+    assert "has a tag that none to learn from has" in capsys.readouterr().err
+    assert run(["train", str(data), *words, str(tmp_path / "out")]) == 0
+    predictor = load(tmp_path / "out").predictor  # any tag is one, that of unknown tokens too
+    assert isinstance(predictor, TagPredictor) and predictor.tags == ("A", "\ufffd")
+    assert set(predictor.evaluate(odd)) == {"accuracy"}, "no nats where there are none"
+    mixed = tmp_path / "mixed.conll"
+    mixed.write_text(data.read_text("utf-8") + odd.read_text("utf-8"), encoding="utf-8")
+    assert predictor.evaluate(mixed)["nats"] == pytest.approx(predictor.evaluate(data)["nats"])
+
+
 @pytest.mark.parametrize(
     ("name", "text", "column", "message"),
     [
@@ -74,6 +105,7 @@ def test_columns_and_plain_text(tmp_path: Path) -> None:
         ("a.conll", "Ann B\nLee\n", None, "line 2: expected at least 2 columns, got 1"),
         ("a.conll", NAMES, "1", "column must be a number from 2"),
         ("a.conll", "\n\n", None, "holds no sentence"),
+        ("a.tsv", "Ann\t\tB\nLee\tx\tB\n", "2", "line 1: the word or its tag is empty"),
     ],
 )
 def test_files_that_do_not_fit(

@@ -141,6 +141,21 @@ def test_one_beam_is_greedy(attention: str, seed: int) -> None:
     assert beam_search(model, memory, 9, beams=1) == said
 
 
+@pytest.mark.parametrize("attention", ATTENTIONS)
+def test_no_sentence_changes_another_s_translation(attention: str) -> None:
+    model, (source, lengths) = make(attention), sentences(1, 5, 3)
+    with torch.no_grad():
+        model.head.bias[END] = -3.0  # seldom ends: the limits, one for each, are reached
+    longest = torch.tensor([3, 12, 7])
+    memory = model.encode(source, lengths)
+    said, together = greedy(model, memory, longest)[0], beam_search(model, memory, longest, 4)
+    assert max(len(s) for s in said) > 3
+    for k, size in enumerate(lengths.tolist()):
+        alone = model.encode(source[:size, k : k + 1], lengths[k : k + 1])
+        assert greedy(model, alone, int(longest[k]))[0] == [said[k]]
+        assert beam_search(model, alone, longest[k : k + 1], 4) == [together[k]]
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_enough_beams_find_the_best_of_all_sentences(seed: int) -> None:
     """Every sentence of at most three subwords is tried, by hand."""

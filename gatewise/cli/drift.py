@@ -39,7 +39,7 @@ def drift(
     """
     from gatewise.models import Sampling, load_language_model
     from gatewise.models.drift import measure_drift
-    from gatewise.models.formats import read_lines
+    from gatewise.models.formats import read_whole
     from gatewise.models.plots import plot_drift
 
     with checked():
@@ -53,7 +53,7 @@ def drift(
             if known != vocabulary:
                 raise ValueError(f"judge {judge} has another vocabulary than {folder}")
             models[folder.resolve().name] = model
-        tokens = vocabulary.encode("\n".join(read_lines(data)))
+        tokens = vocabulary.encode(read_whole(data))
         found = {
             name: measure_drift(model, other, tokens, length, rows, how, seed, forbidden=(0,))
             for name, model in models.items()

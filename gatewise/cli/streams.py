@@ -45,9 +45,11 @@ def detect(
         threshold = ALARM if threshold is None else threshold
         if not 0 <= threshold <= 1:
             raise ValueError(f"threshold must be between 0 and 1, got {threshold}")
-        for folder in {p.parent for p in (state, plot) if p is not None}:
-            if not folder.is_dir():
-                raise FileNotFoundError(f"no folder {folder}")
+        for file in (p for p in (state, plot) if p is not None):
+            if not file.parent.is_dir():
+                raise FileNotFoundError(f"no folder {file.parent}")
+            if file.is_dir():
+                raise IsADirectoryError(f"{file} is a folder, name a file")
         times, values = read_series(path, time, column)
         if state is not None and state.exists():
             if seed is not None:
@@ -73,13 +75,13 @@ def detect(
                 f"± {found.spread:.2g}, score {found.score:.2f}\n"
             )
     with checked():
-        if state is not None:
-            save_detector(detector, state)
         if plot is not None:
             scores, expected = [f.score for f in findings], [f.expected for f in findings]
             title = f"{path.name}: {column}"
             plot_anomalies(times, values, scores, plot, title, expected=expected)
             console.note(f"wrote {plot}")
+        if state is not None:  # last: what failed before can be done again
+            save_detector(detector, state)
 
 
 def nab(

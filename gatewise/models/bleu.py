@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from gatewise.models.extras import require
-from gatewise.models.plots import new_figure, write_figure
+from gatewise.models.plots import literal, new_figure, write_figure
 
 _BORDERS = (
     0,
@@ -60,12 +60,12 @@ def plot_bleu(found: Mapping[str, Mapping[str, float]], path: Path, title: str) 
                 places.append(k + 0.06 * (n - (len(found) - 1) / 2))
                 values.append(scores[name])
                 spreads.append(scores.get(f"{name}_interval", 0.0))
-        label = f"{model}: {scores['bleu']:.1f} over all"
+        label = f"{literal(model)}: {scores['bleu']:.1f} over all"
         axes.errorbar(places, values, spreads, fmt="o-", lw=1.8, ms=5, capsize=3, label=label)
     counts = next(iter(found.values()))
     labels = [_label(g, counts.get(f"bleu_{g}_words_sentences")) for g in groups]
     axes.set_xticks(np.arange(len(groups)), labels)
-    axes.set(xlabel="words of the source", ylabel="BLEU", title=title)
+    axes.set(xlabel="words of the source", ylabel="BLEU", title=literal(title))
     axes.set_ylim(bottom=0)
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from gatewise.models.plots import new_figure, write_figure
+from gatewise.models.plots import literal, new_figure, write_figure
 
 _COUNTED = 30  # classes up to which every cell shows its count
 
@@ -37,10 +37,13 @@ def plot_confusion(
         for i, j in counts.nonzero().tolist():
             colour = "white" if share[i, j] > 0.5 else "#2b2b2b"
             axes.text(j, i, str(int(counts[i, j])), ha="center", va="center", color=colour)
-    axes.set_xticks(range(size), classes, rotation=90 if max(map(len, classes)) > 3 else 0)
-    axes.set_yticks(range(size), classes)
+    names = [literal(c) for c in classes]
+    axes.set_xticks(range(size), names, rotation=90 if max(map(len, classes)) > 3 else 0)
+    axes.set_yticks(range(size), names)
     accuracy = (targets == guesses).float().mean().item()
     axes.set(
-        xlabel="the model's class", ylabel="true class", title=f"{title}\n{accuracy:.1%} right"
+        xlabel="the model's class",
+        ylabel="true class",
+        title=f"{literal(title)}\n{accuracy:.1%} right",
     )
     write_figure(figure, path)

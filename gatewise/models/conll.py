@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,9 +34,9 @@ def read_sentences(path: Path, column: str | None = None) -> list[Sentence]:
 
     In CoNLL-U the tag is that of `column`, a name such as `upos` (the default) or `xpos`, and
     tokens that are no words of their own (`8-9`, `8.1`) are left out. In other files a line is
-    a word and columns, spaces between, of which the last, or the one numbered `column` from 1,
-    is the tag; an empty line ends a sentence (CoNLL-2003: the last is the entity, 2 the part of
-    speech, 3 the chunk).
+    a word and columns, tabs between or else spaces, of which the last, or the one numbered
+    `column` from 1, is the tag; an empty line ends a sentence (CoNLL-2003: the last is the entity,
+    2 the part of speech, 3 the chunk).
 
     Raises ValueError, naming the line, for what does not fit; OSError where it cannot be read.
     """
@@ -46,7 +47,7 @@ def read_sentences(path: Path, column: str | None = None) -> list[Sentence]:
 
 def read_plain(path: Path) -> list[Sentence]:
     """The sentences of a .txt file, one of words and spaces on every line, without tags."""
-    return _some(path, [Sentence(s.split(), []) for s in read_lines(path) if s.strip()])
+    return _some(path, [Sentence(_apart(s), []) for s in read_lines(path) if s.strip()])
 
 
 def read_untagged(path: Path, column: str | None = None) -> list[Sentence]:
@@ -111,8 +112,10 @@ def _columns(path: Path, lines: list[str], column: str | None) -> Iterator[tuple
         raise ValueError(f"column must be a number from 2, counted from 1, got {column!r}")
     place = -1 if column is None else int(column) - 1
     for number, line in enumerate(lines, 1):
-        cells = line.split()
-        if not cells:
+        inside = line.strip(" \t")
+        tabs = "\t" in inside
+        cells = [c.strip(" ") for c in inside.split("\t")] if tabs else _apart(line)
+        if not line.strip():
             yield None
         elif not _is_mark(line):
             if len(cells) < 2 or len(cells) <= place:
@@ -120,7 +123,14 @@ def _columns(path: Path, lines: list[str], column: str | None) -> Iterator[tuple
                 raise ValueError(
                     f"{path}, line {number}: expected at least {wanted} columns, got {len(cells)}"
                 )
+            if not cells[0] or not cells[place]:
+                raise ValueError(f"{path}, line {number}: the word or its tag is empty")
             yield cells[0], cells[place]
+
+
+def _apart(line: str) -> Words:
+    """What stands between spaces or tabs; other white space is part of a word."""
+    return [w for w in re.split("[ \t]+", line) if w]
 
 
 def _is_mark(line: str) -> bool:

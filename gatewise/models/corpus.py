@@ -15,6 +15,8 @@ from pathlib import Path
 
 import torch
 
+from gatewise.models.formats import read_whole
+
 IGNORED = -1  # target of a position that predicts nothing
 # Tests are not the library; the rest are tables in Python syntax rather than programs.
 _NOT_LIBRARY = {
@@ -117,15 +119,15 @@ def _walk(root: Path) -> Iterator[Path]:
 
 def _decode(file: Path) -> str | None:
     """The file's text, or None where it is not UTF-8 text."""
-    with file.open("rb") as stream:
-        start = stream.read(_SNIFF)
-        if b"\0" in start:
-            return None
-        raw = start + stream.read()
+    if file.suffix != ".gz":
+        with file.open("rb") as stream:
+            if b"\0" in stream.read(_SNIFF):
+                return None
     try:
-        return raw.decode("utf-8-sig")
-    except UnicodeDecodeError:
+        text = read_whole(file)
+    except ValueError:
         return None
+    return None if "\0" in text[:_SNIFF] else text
 
 
 def _split_tail(name: str, text: str, share: float, most: int, cap: int) -> Corpus:

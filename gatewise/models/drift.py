@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from gatewise.equations.trace import trace
 from gatewise.executors.counter import checked_seed
 from gatewise.models.language_model import LanguageModel
 from gatewise.models.sampling import Sampling
@@ -29,7 +30,9 @@ class Course:
 
     perplexity: list[float]  # of the tokens, under the judge
     repetition: list[float]  # share of places whose last four tokens stood in the row before
-    state_norm: list[float]  # root of the mean square of the last layer's last state
+    state_norm: list[
+        float
+    ]  # root of the mean square of the last layer's last state that is no gate
 
 
 @dataclass(frozen=True)
@@ -117,9 +120,11 @@ def _observe(
     ).view(-1, tokens.shape[1])  # of token 1, 2, …
     again = torch.stack([_repeated(row) for row in tokens.T.tolist()], 1)
     stepper, norms = model.stream(tokens.shape[1]), []
+    traced = trace(model.recurrent.cell)  # gates that are fed back are no memory
+    memory = [k for k, s in enumerate(traced.states) if s not in traced.gates][-1]
     for token in tokens:
         stepper(token)
-        state = stepper.state if isinstance(stepper.state, torch.Tensor) else stepper.state[-1]
+        state = stepper.state if isinstance(stepper.state, torch.Tensor) else stepper.state[memory]
         norms.append(state[-1].square().mean().sqrt().item())
     windows = list(pairwise(borders))
     return Course(

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -87,11 +87,26 @@ class Seen:
     rows: int
     test: int  # rows after them that are the test
     digest: str
+    begins: int  # rows at the beginning that tell the file
+    beginning: str  # their digest
+
+    @classmethod
+    def of(cls, values: np.ndarray[Any, Any], rows: int, test: int, least: int) -> Seen:
+        """The first `rows` of a file; `least` is how many any file to test on must have."""
+        return cls(rows, test, _digest(values[:rows]), least, _digest(values[:least]))
 
     def tested(self, values: np.ndarray[Any, Any]) -> range:
-        """The rows to test on: of the training file those set apart, of another file all."""
+        """The rows to test on: of the training file those set apart, of another file all.
+
+        Raises ValueError for the beginning of the training file: the model has learned from it.
+        """
         if len(values) > self.rows and _digest(values[: self.rows]) == self.digest:
             return range(self.rows, min(len(values), self.rows + self.test))
+        if len(values) <= self.rows and _digest(values[: self.begins]) == self.beginning:
+            raise ValueError(
+                f"these {len(values)} rows begin as the file that the model has learned from, "
+                f"whose first {self.rows} rows it knows: give all of it, or other data"
+            )
         return range(len(values))
 
 
@@ -106,7 +121,7 @@ class ForecastPredictor(Predictor[Forecaster]):
             "config": self.model.config.to_json(),
             "columns": list(self.columns),
             "season": self.season,
-            "seen": [self.seen.rows, self.seen.test, self.seen.digest],
+            "seen": list(astuple(self.seen)),
         }
 
     @classmethod
@@ -124,8 +139,9 @@ class ForecastPredictor(Predictor[Forecaster]):
         made = named_cell(config.cell, cell)
         given = None if isinstance(made, str) else made
         model = make_forecaster(config, given, executor)
-        rows, test, digest = data["seen"]
-        return cls(model, columns, season, Seen(int(rows), int(test), str(digest)))
+        rows, test, digest, begins, beginning = data["seen"]
+        seen = Seen(int(rows), int(test), str(digest), int(begins), str(beginning))
+        return cls(model, columns, season, seen)
 
     def read(self, path: Path) -> torch.Tensor:
         """The model's columns of a file: [N, S]; ValueError where it is too short."""
@@ -236,7 +252,8 @@ class ForecastTask(Task[ForecastPredictor]):
         ends = options.borders(len(table.values))
         cell = get_cell(options.cell) if cell is None else cell
         model = make_forecaster(options.config(len(table.names)), cell, executor)
-        seen = Seen(ends[1], ends[2] - ends[1], _digest(table.values[: ends[1]]))
+        least = options.look_back + options.horizon
+        seen = Seen.of(table.values, ends[1], ends[2] - ends[1], least)
         predictor = ForecastPredictor(model, table.names, options.season, seen)
         task = cls(predictor, table, ends, settings)
         task.name = source.path.name

@@ -9,8 +9,9 @@ from pathlib import Path
 _HELD_OUT = ("dev", "val", "valid", "validation")
 
 
-def read_lines(path: str | Path) -> list[str]:
-    """The lines of a UTF-8 text file, which may be compressed (.gz).
+def read_whole(path: str | Path) -> str:
+    r"""A UTF-8 text file, which may be compressed (.gz): without the mark of byte order at its
+    beginning, and with \n for every line break, which may be \r\n or \r in the file.
 
     Raises OSError where it cannot be read, ValueError where it is not such text.
     """
@@ -18,18 +19,14 @@ def read_lines(path: str | Path) -> list[str]:
     try:
         if Path(path).suffix == ".gz":
             raw = gzip.decompress(raw)
-        return split_lines(raw.decode("utf-8-sig"))
+        return raw.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
     except (UnicodeDecodeError, EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise ValueError(f"{path} is not UTF-8 text: {error}") from None
 
 
-def split_lines(text: str) -> list[str]:
-    r"""What stands between line breaks: \n, \r\n or \r, and no other character that ends a line.
-
-    >>> split_lines("a\u2028b\r\nc\n")
-    ['a\u2028b', 'c']
-    """
-    lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
+def read_lines(path: str | Path) -> list[str]:
+    """The lines of `read_whole`: nothing but its line breaks ends one, whatever Unicode says."""
+    lines = read_whole(path).split("\n")
     return lines if lines[-1] else lines[:-1]
 
 

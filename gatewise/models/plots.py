@@ -60,7 +60,7 @@ def plot_learning_curve(
         # The first points of training lie far above and would flatten the rest.
         low, high = min(*held, *train, held[0]), max(held)
         axes.set_ylim(low - 0.12 * (high - low + 0.1), high + 0.08 * (high - low + 0.1))
-    rows[0].set_title(title)
+    rows[0].set_title(literal(title))
     rows[0].legend(frameon=False)
     rows[-1].set_xlabel("training step")
     rows[-1].set_xlim(left=0)
@@ -101,7 +101,7 @@ def plot_activity(
     )
     rows[-1].set_xlabel("what the model reads (· space, ↵ line break)")
     rows[0].set_title(
-        f"{title}\n{len(chosen)} units, one row each; the slowest at the top", fontsize=11
+        f"{literal(title)}\n{len(chosen)} units, one row each; the slowest at the top", fontsize=11
     )
     write_figure(figure, path)
 
@@ -120,7 +120,7 @@ def plot_attention(
     axes.set_xticks(range(len(source)), [_label(t) for t in source], rotation=60, ha="right")
     axes.set_yticks(range(len(target)), [_label(t) for t in target])
     axes.tick_params(length=0)
-    axes.set_title(title, fontsize=10)
+    axes.set_title(literal(title), fontsize=10)
     figure.colorbar(image, ax=axes, pad=0.02, fraction=0.04)
     write_figure(figure, path)
 
@@ -141,9 +141,12 @@ def plot_drift(drifts: Mapping[str, Drift], path: str | Path, title: str) -> Non
         for k, (model, drift) in enumerate(drifts.items()):
             colour = _COLOURS[k % len(_COLOURS)]
             own, text = getattr(drift.own, name), getattr(drift.text, name)
-            axes.plot(drift.steps, own, "o-", color=colour, ms=4, label=f"{model}, own output")
+            axes.plot(
+                drift.steps, own, "o-", color=colour, ms=4, label=f"{literal(model)}, own output"
+            )
             if name == "state_norm":
-                axes.plot(drift.steps, text, "--", color=colour, label=f"{model}, real text")
+                label = f"{literal(model)}, real text"
+                axes.plot(drift.steps, text, "--", color=colour, label=label)
             elif k == 0:
                 axes.plot(drift.steps, text, "--", color="#7a8896", label="real text")
         axes.set(xlabel="tokens after the prompt", title=label)
@@ -158,7 +161,7 @@ def plot_drift(drifts: Mapping[str, Drift], path: str | Path, title: str) -> Non
     figure.legend(
         entries.values(), entries.keys(), loc="outside lower center", ncols=5, frameon=False
     )
-    figure.suptitle(title)
+    figure.suptitle(literal(title))
     write_figure(figure, path)
 
 
@@ -182,7 +185,12 @@ def _label(token: str) -> str:
     font = get_font(findfont("monospace"))
     text = "".join(_VISIBLE.get(c, c) for c in token)
     text = "".join(c if font.get_char_index(ord(c)) else "□" for c in text)
-    return text.replace("$", r"\$")  # matplotlib would read it as mathematics
+    return literal(text)
+
+
+def literal(text: str) -> str:
+    """What shows as `text` in a picture: matplotlib reads `$…$` as mathematics."""
+    return text.replace("$", r"\$")
 
 
 def new_figure(width: float, height: float) -> Figure:

@@ -24,17 +24,21 @@ def check_beams(beams: Any) -> int:
 
 @torch.no_grad()
 def greedy(
-    model: Translator, memory: Memory, longest: int
+    model: Translator, memory: Memory, longest: torch.Tensor | int
 ) -> tuple[list[list[int]], torch.Tensor | None]:
-    """The likeliest subword at every step until END, and the attention maps [T, B, S]."""
+    """The likeliest subword at every step until END, and the attention maps [T, B, S].
+
+    None has more than `longest`, one number or [B]: what is said depends on no other sentence.
+    """
     batch = len(memory.lengths)
+    longest = torch.as_tensor(longest).expand(batch)
     token, state = torch.full((1, batch), BEGIN), memory.state
     done, said, maps = torch.zeros(batch, dtype=torch.bool), [], []
-    while len(said) < longest and not done.all():
+    while not done.all():
         logits, state, weights = model.decode(token, state, memory)
         token = _allowed(logits).argmax(-1).where(~done, PAD)
-        done = done | (token[0] == END)
         said.append(token[0])
+        done = done | (token[0] == END) | (len(said) >= longest)
         if weights is not None:
             maps.append(weights[0])
     return _sentences(torch.stack(said, 1)), torch.stack(maps) if maps else None
@@ -42,21 +46,26 @@ def greedy(
 
 @torch.no_grad()
 def beam_search(
-    model: Translator, memory: Memory, longest: int, beams: int = 5, length_power: float = 1.0
+    model: Translator,
+    memory: Memory,
+    longest: torch.Tensor | int,
+    beams: int = 5,
+    length_power: float = 1.0,
 ) -> list[list[int]]:
     """The best of `beams` sentences kept side by side, by log P / length^`length_power`.
 
-    A finished sentence keeps its place while others grow; one beam is greedy search.
+    A finished sentence keeps its place while others grow; one beam is greedy search. `longest` is
+    as for `greedy`.
     """
     check_beams(beams)
     batch = len(memory.lengths)
     copies = torch.arange(batch).repeat_interleave(beams)  # [B·K]: which sentence
-    memory = memory.rows(copies)
+    memory, longest = memory.rows(copies), torch.as_tensor(longest).expand(batch)[copies]
     state, said = memory.state, torch.full((batch * beams, 1), BEGIN)
     total = torch.full((batch, beams), _NEVER)
     total[:, 0] = 0.0  # the beams begin alike: only one of them counts
     done = torch.zeros(batch * beams, dtype=torch.bool)
-    for _ in range(longest):
+    while not done.all():
         logits, state, _ = model.decode(said[:, -1:].T, state, memory)
         step = _allowed(logits)[0].log_softmax(-1)  # [B·K, V]
         step = step.masked_fill(done[:, None], _NEVER)
@@ -66,9 +75,7 @@ def beam_search(
         rows = (torch.arange(batch)[:, None] * beams + best // size).flatten()
         said = torch.cat([said[rows], (best % size).view(-1, 1)], 1)
         state = tuple(s[:, rows] for s in state)
-        done = done[rows] | (said[:, -1] == END)
-        if done.all():
-            break
+        done = done[rows] | (said[:, -1] == END) | (said.shape[1] > longest)
     lengths = (said[:, 1:] != PAD).sum(1).view(batch, beams)
     winner = (total / lengths**length_power).argmax(1) + torch.arange(batch) * beams
     return _sentences(said[winner, 1:])

@@ -14,7 +14,7 @@ import torch
 from matplotlib.dates import AutoDateLocator, ConciseDateFormatter, date2num
 
 from gatewise.models.forecaster import Forecaster
-from gatewise.models.plots import new_figure, write_figure
+from gatewise.models.plots import literal, new_figure, write_figure
 
 _PANELS = 3  # windows shown of each series
 _SERIES = 4  # series shown
@@ -60,10 +60,10 @@ def plot_forecasts(
             axes.spines[["top", "right"]].set_visible(False)
             axes.grid(alpha=0.2)
     for axes, series in zip(grid[:, 0], shown, strict=True):
-        axes.set_ylabel(names[series])
+        axes.set_ylabel(literal(names[series]))
     for axes, start in zip(grid[-1], chosen, strict=True):
         axes.set_xlabel(f"rows from row {start:,}")
-    figure.suptitle(title)
+    figure.suptitle(literal(title))
     handles, labels = grid[0, 0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False)
     write_figure(figure, path)
@@ -110,5 +110,5 @@ def plot_anomalies(
     below.xaxis.set_major_locator(locator)
     below.xaxis.set_major_formatter(ConciseDateFormatter(locator))
     above.legend(frameon=False, ncols=3, loc="upper left")
-    above.set_title(title)
+    above.set_title(literal(title))
     write_figure(figure, path)

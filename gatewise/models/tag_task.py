@@ -109,9 +109,12 @@ class TagPredictor(Predictor[Tagger]):
         if not isinstance(data, dict) or not isinstance(data.get("column"), str | None):
             raise ValueError("a tagger must be an object with a column")
         config = TaggerConfig.from_json(data.get("config"))
-        words, characters, tags = (
-            Index.from_json(data.get(n)) for n in ("words", "characters", "tags")
-        )
+        words, characters = (Index.from_json(data.get(n)) for n in ("words", "characters"))
+        tags = data.get("tags")
+        if not isinstance(tags, list) or not all(isinstance(t, str) for t in tags):
+            raise ValueError("tags must be a list of strings")
+        if len(set(tags)) < len(tags):
+            raise ValueError("tags must hold every tag once")
         context, described = None, data.get("context")
         if described is not None:
             own = encoder_cell(described, cell)
@@ -120,12 +123,12 @@ class TagPredictor(Predictor[Tagger]):
             config,
             words,
             characters,
-            len(tags) - 1,
+            len(tags),
             context=context,
             cell=named_cell(config.cell, cell),
             executor=executor,
         )
-        return cls(model, tags.names[1:], data["column"])
+        return cls(model, tags, data["column"])
 
     def predict(self, path: Path) -> Iterator[dict[str, Any]]:
         for some in chunks(read_untagged(path, self.column), _EVALUATION_BATCH):
@@ -148,29 +151,34 @@ class TagPredictor(Predictor[Tagger]):
     def score(self, sentences: Sequence[Sentence]) -> dict[str, float]:
         """Accuracy over words; nats a word; for tags of spans precision, recall and F1 of these.
 
-        A tag that the model has never seen is an error; nats are of sentences without such.
+        A tag that the model has never seen is an error; nats are of sentences without such, and
+        there are none where every sentence has one.
         """
         found = list[list[str]]()
-        nats, known = 0.0, 0
+        nats, count = 0.0, 0
         for some in chunks(sentences, _EVALUATION_BATCH):
-            batch, numbers = self.model.batch([s.words for s in some]), self.numbers(some)
+            batch = self.model.batch([s.words for s in some])
             found += [[self.tags[k] for k in tags] for tags in self.model.tag(batch)]
-            if all(t in self._number for s in some for t in s.tags):
-                nats += self.model.loss(batch, numbers).item()
-                known += int(batch.lengths.sum())
+            if known := [s for s in some if self.knows_tags(s)]:
+                if len(known) < len(some):
+                    batch = self.model.batch([s.words for s in known])
+                nats += self.model.loss(batch, self.numbers(known)).item()
+                count += int(batch.lengths.sum())
         pairs = [
             (word, tag, guess)
             for s, guesses in zip(sentences, found, strict=True)
             for word, tag, guess in zip(s.words, s.tags, guesses, strict=True)
         ]
         new = [tag == guess for word, tag, guess in pairs if not self._known(word)]
-        scores = {
-            "nats": nats / max(1, known),
-            "accuracy": sum(tag == guess for _, tag, guess in pairs) / len(pairs),
-        }
+        scores = {"nats": nats / count} if count else {}
+        scores["accuracy"] = sum(tag == guess for _, tag, guess in pairs) / len(pairs)
         if new:
             scores["accuracy_on_new_words"] = sum(new) / len(new)
         return scores | (_span_scores(sentences, found) if self.spans else {})
+
+    def knows_tags(self, sentence: Sentence) -> bool:
+        """Does the model have every tag of the sentence?"""
+        return all(t in self._number for t in sentence.tags)
 
     def _known(self, word: str) -> bool:
         return self.model.words.number(word.lower()) > 0
@@ -235,6 +243,11 @@ class TagTask(Task[TagPredictor]):
             executor=executor,
         )
         predictor = TagPredictor(model, tags, options.column)
+        if not any(map(predictor.knows_tags, held_out)):
+            raise ValueError(
+                "every sentence that is held out has a tag that none to learn from has; those are "
+                f"{', '.join(tags[:10])}"
+            )
         assert source.path is not None  # it has been read
         return cls(predictor, source.path.name, train, held_out, options.word_dropout, settings)
 

@@ -15,7 +15,7 @@ import torch
 from gatewise.models import processes
 from gatewise.models.corpus import IGNORED, Corpus, Streams, read_corpus
 from gatewise.models.cuts import Cuts
-from gatewise.models.formats import read_lines
+from gatewise.models.formats import read_lines, read_whole
 from gatewise.models.sampling import with_own
 from gatewise.models.settings import Settings
 from gatewise.models.task import Loss, Predictor, Source, Task
@@ -39,16 +39,18 @@ class TextPredictor(Predictor[M]):
         self.model, self.vocabulary = model, vocabulary
 
     def predict(self, path: Path) -> Iterator[dict[str, Any]]:
-        """Each line with its perplexity, read after a line break."""
+        """Each line with its perplexity, read after a line break; an empty line has none."""
         for line in read_lines(path):
-            figures = self.score(self.vocabulary.measure("\n" + line))
-            yield {"perplexity": figures["perplexity"], "text": line}
+            held = self.vocabulary.measure("\n" + line)
+            figure = self.score(held)["perplexity"] if len(held.ids) > 1 else None
+            yield {"perplexity": figure, "text": line}
 
     def evaluate(self, path: Path) -> dict[str, float]:
-        return self.score(self.vocabulary.measure(path.read_text("utf-8")))
+        return self.score(self.vocabulary.measure(read_whole(path)))
 
     def render(self, row: dict[str, Any]) -> str:
-        return f"{row['perplexity']:.3f}\t{row['text']}"
+        figure = row["perplexity"]
+        return f"{'-' if figure is None else f'{figure:.3f}'}\t{row['text']}"
 
     def score(self, held: Encoded) -> dict[str, float]:
         """How well the model predicts a text, each token once, in parallel streams.
@@ -180,7 +182,10 @@ def read_text(source: Source, level: str, most: int | None) -> tuple[Corpus, Voc
         most = _WORDS
     # Words seen once would be learned from one example; they teach the unknown token instead.
     rare = 2 if level == "word" else 1
-    return corpus, Vocabulary.build(corpus.train, level, most, min_count=rare)
+    vocabulary = Vocabulary.build(corpus.train, level, most, min_count=rare)
+    if len(vocabulary) == 1:
+        raise ValueError(f"{corpus.name} has no {level} that it repeats: there is none to learn")
+    return corpus, vocabulary
 
 
 def mapped(function: Callable[[torch.Tensor], torch.Tensor], state: Any) -> Any:

@@ -112,6 +112,8 @@ class TokenModel(nn.Module):
             with torch.inference_mode():
                 scores = logits.float().cpu()
                 scores[never] = float("-inf")
+                if scores.max() == float("-inf"):
+                    raise ValueError("every token is forbidden: there is none to draw")
                 token = sampling.draw(scores, generator)
             yield token
             logits = stepper(token)

@@ -121,7 +121,7 @@ class TranslatePredictor(Predictor[Translator]):
         for start in range(0, len(order), _BATCH):
             chosen = order[start : start + _BATCH]
             source, lengths = self.numbers([sentences[k] for k in chosen])
-            longest = self._longest(source)
+            longest = self._longest(lengths)
             with torch.no_grad():
                 memory = self.model.encode(source, lengths)
             if beams == 1:
@@ -132,8 +132,9 @@ class TranslatePredictor(Predictor[Translator]):
                 found[k] = self.subwords.decode(ids)
         return found
 
-    def _longest(self, source: torch.Tensor) -> int:
-        return int(_GROWTH * len(source)) + _SPARE
+    def _longest(self, lengths: torch.Tensor) -> torch.Tensor:
+        """The most subwords [B] of translations, by those of their sources with END: [B]."""
+        return (_GROWTH * (lengths - 1)).long() + _SPARE
 
     def numbers(self, sentences: Sequence[str]) -> tuple[torch.Tensor, torch.Tensor]:
         """The subwords [S, B] and lengths [B] of sentences, each with its END."""
@@ -165,7 +166,7 @@ class TranslatePredictor(Predictor[Translator]):
         source, lengths = self.numbers([sentence])
         with torch.no_grad():
             memory = self.model.encode(source, lengths)
-        said, maps = greedy(self.model, memory, self._longest(source))
+        said, maps = greedy(self.model, memory, self._longest(lengths))
         if maps is None:
             return None
         read = self.subwords.pieces(source[:, 0].tolist())

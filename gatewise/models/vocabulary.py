@@ -117,12 +117,11 @@ class Vocabulary:
 
     def measure(self, text: str) -> Encoded:
         """`text` encoded, with its characters and the cost of spelling its unknown tokens."""
-        ids = self.encode(text)
-        first = next(iter(_split(text, self.level)), "")
-        missing = (t for t in _split(text, self.level) if t not in self._id)
-        spelled = sum(len(t.encode("utf-8", "surrogatepass")) for t in missing)
-        spelled -= len(first.encode("utf-8", "surrogatepass")) if first not in self._id else 0
-        return Encoded(ids, len(text) - len(first), 8.0 * max(0, spelled))
+        pieces = iter(_pieces(text, self.level))
+        _, first = next(pieces, ("", ""))
+        missing = (piece for token, piece in pieces if token not in self._id)
+        spelled = sum(len(piece.encode("utf-8", "surrogatepass")) for piece in missing)
+        return Encoded(self.encode(text), len(text) - len(first), 8.0 * spelled)
 
     def _table(self) -> np.ndarray:
         """Code point -> token number."""
@@ -146,13 +145,24 @@ class Vocabulary:
 
 
 def _split(text: str, level: str) -> Iterable[str]:
+    return text if level == "char" else (token for token, _ in _pieces(text, level))
+
+
+def _pieces(text: str, level: str) -> Iterable[tuple[str, str]]:
+    """The tokens, each with what it stands for in the text."""
     if level == "char":
-        return text
+        return ((c, c) for c in text)
     if level == "word":
-        return (m.group() for m in _WORD.finditer(text))
+        return ((m.group(), m.group()) for m in _WORD.finditer(text))
     # A word takes one space behind it along, whatever stood there: joining gives readable text.
-    found = (m.group() for m in _PREPARED.finditer(text))
-    return (t if t == "\n" else t + " " for t in found)
+    return (
+        (t, t) if (t := m.group()) == "\n" else (t + " ", t + _space(text[m.end() : m.end() + 1]))
+        for m in _PREPARED.finditer(text)
+    )
+
+
+def _space(following: str) -> str:
+    return following if following.isspace() and following != "\n" else ""
 
 
 def _code_points(text: str) -> np.ndarray:
