@@ -7,8 +7,10 @@ from pathlib import Path
 import matplotlib.image
 import pytest
 import torch
+from matplotlib.figure import Figure
 
-from gatewise.models import LanguageModel, LanguageModelConfig
+from gatewise.models import LanguageModel, LanguageModelConfig, plots
+from gatewise.models.drift import Course, Drift
 from gatewise.models.language_task import signal_names
 from gatewise.models.plots import plot_activity, plot_learning_curve
 
@@ -61,3 +63,21 @@ def test_a_failure_leaves_the_old_picture(tmp_path: Path, monkeypatch: pytest.Mo
     with pytest.raises(OSError, match="disk full"):
         plot_learning_curve(HISTORY[:1], path, "another", *NAMES, 10.0)
     assert path.read_bytes() == before
+
+
+def test_panels_of_drift_say_what_they_show(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown: list[str] = []
+    real = plots.write_figure
+
+    def write(figure: Figure, path: Path) -> None:
+        shown.extend(axes.get_title() for axes in figure.axes)
+        real(figure, path)
+
+    monkeypatch.setattr(plots, "write_figure", write)
+    course = Course([3.0, 4.0], [0.1, 0.2], [1.0, 1.1])
+    drift = Drift([10, 20], course, course)
+    plots.plot_drift({"a$1": drift, "b$2": drift}, tmp_path / "drift.png", "Continuing a$b$.txt")
+    assert shown == ["perplexity under the judge", "repeated 4-grams", "state, root mean square"]
+    assert_picture(tmp_path / "drift.png")

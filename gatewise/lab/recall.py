@@ -245,7 +245,9 @@ def plot(results: Mapping[Settings, Sequence[Outcome]], path: str | Path) -> Non
         colour = _COLOURS[k % len(_COLOURS)]
         for outcome in outcomes:
             axes.plot(*_points([outcome]), color=colour, lw=0.7, alpha=0.5)
-        axes.plot(*_points(outcomes), "o-", color=colour, ms=3.5, label=settings.name)
+        wide = len(results) - k  # what lies under another line shows on both sides of it
+        points = _points(outcomes)
+        axes.plot(*points, "o-", color=colour, ms=2 + 2 * wide, lw=2 * wide, label=settings.name)
         for at, text in settings.reach.items():
             axes.axvline(at + 0.5, color=colour, lw=1.0, ls="--")
             axes.text(at + 0.4, 0.05, text, rotation=90, fontsize=8, ha="right", color=colour)

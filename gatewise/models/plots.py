@@ -145,8 +145,8 @@ def plot_drift(drifts: Mapping[str, Drift], path: str | Path, title: str) -> Non
                 drift.steps, own, "o-", color=colour, ms=4, label=f"{literal(model)}, own output"
             )
             if name == "state_norm":
-                label = f"{literal(model)}, real text"
-                axes.plot(drift.steps, text, "--", color=colour, label=label)
+                named = f"{literal(model)}, real text"
+                axes.plot(drift.steps, text, "--", color=colour, label=named)
             elif k == 0:
                 axes.plot(drift.steps, text, "--", color="#7a8896", label="real text")
         axes.set(xlabel="tokens after the prompt", title=label)
