@@ -151,7 +151,7 @@ def _split(text: str, level: str) -> Iterable[str]:
 def _pieces(text: str, level: str) -> Iterable[tuple[str, str]]:
     """The tokens, each with what it stands for in the text."""
     if level == "char":
-        return ((c, c) for c in text)
+        return zip(text, text, strict=True)
     if level == "word":
         return ((m.group(), m.group()) for m in _WORD.finditer(text))
     # A word takes one space behind it along, whatever stood there: joining gives readable text.
