@@ -119,14 +119,21 @@ INLINE void outer_tile(const sample_list *s, const real *seen, const int nk, con
     acc[a] = s->begun ? load(to + a % width / ng * unit_step + (a / width * ng + a % ng) * LANES)
                       : splat(0);
   for (long i = 0; i < s->count; i++, seen += nk, panel += width * LANES) {
-    vec d[NG > 4 ? NG : 4];
+    vec d[NG > 4 ? NG : 4], v[8];
 #pragma GCC unroll 24
-    for (int a = 0; a < width; a++) d[a] = load(panel + a * LANES);
+    for (int k = 0; HOLD_ROWS(nk, width) && k < nk; k++) v[k] = splat(seen[k]);
 #pragma GCC unroll 24
-    for (int k = 0; k < nk; k++) {
-      vec v = splat(seen[k]);
+    for (int a = 0; a < width; a++) {
+      d[a] = load(panel + a * LANES);
+      if (HOLD_ROWS(nk, width)) IN_REGISTER(d[a]);
 #pragma GCC unroll 24
-      for (int a = 0; a < width; a++) acc[k * width + a] += v * d[a];
+      for (int k = 0; HOLD_ROWS(nk, width) && k < nk; k++) acc[k * width + a] += v[k] * d[a];
+    }
+#pragma GCC unroll 24
+    for (int k = 0; !HOLD_ROWS(nk, width) && k < nk; k++) {
+      const vec one = splat(seen[k]);
+#pragma GCC unroll 24
+      for (int a = 0; a < width; a++) acc[k * width + a] += one * d[a];
     }
   }
 #pragma GCC unroll 24

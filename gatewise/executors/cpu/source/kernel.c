@@ -156,6 +156,15 @@ INLINE real *state_row(const job *j, int k, long t, long row) {
 /*@bytes@*/
 #endif
 
+/* With 16 registers a tile of 12 sums holds its rows' operands and reads each weight once; left to
+ * itself, the compiler reads a weight from memory again for every row. */
+#define HOLD_ROWS(rows, weights) (REGISTERS == 16 && (rows) <= (weights))
+#if HELD == FULL && defined(__AVX__)
+#define IN_REGISTER(v) __asm__("" : "+x"(v))
+#else
+#define IN_REGISTER(v) (void)(v)
+#endif
+
 /* acc[r][u][gates[g]] += rows[r][k] * panel[u][k][g], for k in 0..count, which are groups of
  * inputs. panel_step: distance between the panels of neighbouring vectors of units. */
 INLINE void multiply(vec *acc, const int mr, const int nu, const int ng, const int stride,
@@ -168,16 +177,28 @@ INLINE void multiply(vec *acc, const int mr, const int nu, const int ng, const i
     const weight *from = panel + k * ng * LANES;
 #pragma GCC unroll 24
     for (int u = 0; u < nu; u++) {
+      /* Beside the sums there is room for the fewer of the two and one of the others. */
+      spread a[8];
       weights w[NG > 4 ? NG : 4];
 #pragma GCC unroll 24
-      for (int g = 0; g < ng; g++) w[g] = load_weights(from + u * panel_step + g * LANES);
+      for (int r = 0; HOLD_ROWS(mr, nu * ng) && r < mr; r++) a[r] = spread_operand(rows[r] + k);
 #pragma GCC unroll 24
-      for (int r = 0; r < mr; r++) {
-        const spread a = spread_operand(rows[r] + k);
+      for (int g = 0; g < ng; g++) {
+        w[g] = load_weights(from + u * panel_step + g * LANES);
+        if (HOLD_ROWS(mr, nu * ng)) IN_REGISTER(w[g]);
+#pragma GCC unroll 24
+        for (int r = 0; HOLD_ROWS(mr, nu * ng) && r < mr; r++) {
+          vec *sum = acc + (r * nu + u) * stride + gates[g];
+          *sum = accumulate(*sum, a[r], w[g]);
+        }
+      }
+#pragma GCC unroll 24
+      for (int r = 0; !HOLD_ROWS(mr, nu * ng) && r < mr; r++) {
+        const spread b = spread_operand(rows[r] + k);
 #pragma GCC unroll 24
         for (int g = 0; g < ng; g++) {
           vec *sum = acc + (r * nu + u) * stride + gates[g];
-          *sum = accumulate(*sum, a, w[g]);
+          *sum = accumulate(*sum, b, w[g]);
         }
       }
     }
