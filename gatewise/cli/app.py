@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from gatewise.cli import console, drift, lab, streams, training
+from gatewise.cli import console, drift, lab, neural_cache, streams, training
 from gatewise.cli.common import CELL_HELP, JSON, cell_named, set_threads
 from gatewise.cli.errors import BadInput, checked
 
@@ -44,6 +44,7 @@ def _program(
 for _command in (training.train, training.predict, training.evaluate, training.sample):
     app.command()(_command)
 app.command()(drift.drift)
+app.command()(neural_cache.neural_cache)
 app.command()(training.tasks)
 app.command()(streams.detect)
 app.command()(streams.nab)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,27 @@ from gatewise.cli.errors import BadInput
 
 JSON = typer.Option("--json", help="Print the result as JSON on stdout.")
 CELL_HELP = "A name of `gatewise cells`, or FILE.py:CLASS."
+
+
+def print_json(found: Any) -> None:
+    """JSON as every reader takes it: numbers that are none become null."""
+    print(json.dumps(_finite(found), allow_nan=False))
+
+
+def _finite(found: Any) -> Any:
+    if isinstance(found, dict):
+        return {k: _finite(v) for k, v in found.items()}
+    if isinstance(found, list | tuple):
+        return [_finite(v) for v in found]
+    return None if isinstance(found, float) and not math.isfinite(found) else found
+
+
+def check_output(path: Path) -> None:
+    """Before long work: a file can be written there. Raises OSError."""
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"no folder {path.parent}")
+    if path.is_dir():
+        raise IsADirectoryError(f"{path} is a folder, name a file")
 
 
 def set_threads(threads: int | None, out: Path | None = None) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,7 +11,7 @@ from rich.live import Live
 from rich.table import Table
 
 from gatewise.cli import console, recall
-from gatewise.cli.common import CELL_HELP, JSON, cell_named
+from gatewise.cli.common import CELL_HELP, JSON, cell_named, print_json
 from gatewise.cli.errors import checked
 
 app = typer.Typer(
@@ -40,7 +39,7 @@ def listing(
     with checked():
         chosen = list(lab.EXPERIMENTS.values()) if tag is None else lab.select([tag])
     if as_json:
-        _print([_described(e) for e in chosen])
+        print_json([_described(e) for e in chosen])
         return
     table = _table("name", "track", "trials", "what it asks")
     for e in chosen:
@@ -104,7 +103,7 @@ def running(
         stopped = _watch(started)
         standings = list(started.standings.values())
     if as_json:
-        _print([_standing(s) for s in standings])
+        print_json([_standing(s) for s in standings])
     else:
         console.output.print(_progress(started))
     for s in standings:
@@ -169,22 +168,9 @@ def report(
             page = reports.html(found, flows, notes)
         _write(html, page.encode())
     if as_json:
-        _print([_reported(r) for r in found if r.begun])
+        print_json([_reported(r) for r in found if r.begun])
     elif html is None and markdown is None:
         console.output.print(_results(found))
-
-
-def _print(found: Any) -> None:
-    """JSON as every reader takes it: numbers that are none become null."""
-    print(json.dumps(_finite(found), allow_nan=False))
-
-
-def _finite(found: Any) -> Any:
-    if isinstance(found, dict):
-        return {k: _finite(v) for k, v in found.items()}
-    if isinstance(found, list | tuple):
-        return [_finite(v) for v in found]
-    return None if isinstance(found, float) and not math.isfinite(found) else found
 
 
 def _write(path: Path, content: bytes) -> None:
