@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gatewise import cli
+from gatewise.cli import console
 from gatewise.models import nab
 from gatewise.models.anomaly import AnomalyDetector, DetectorConfig, Finding
 from gatewise.models.anomaly_file import FORMAT, load_detector, save_detector
@@ -145,6 +146,16 @@ def test_the_scoring_by_hand() -> None:
     assert total(30) == 0.0, "the best threshold raises no alarm then"
 
 
+def test_windows_that_none_can_find() -> None:
+    """In the first 15 %, which are not scored: no error while another window is."""
+    scores = {"a/b.csv": alarms(40)}
+    both = nab.score([series(((2, 5), (40, 49)))], scores)
+    assert (both.windows, both.detected) == (2, 1)
+    for corpus in ([], [series(())]):
+        with pytest.raises(ValueError, match="scores cannot be judged"):
+            nab.score(corpus, scores)
+
+
 def test_scores_that_do_not_fit() -> None:
     with pytest.raises(ValueError, match="100 finite numbers for a"):
         nab.score([series(())], {"a/b.csv": np.zeros(99)})
@@ -232,6 +243,48 @@ def test_a_picture_that_fails_leaves_the_stream(
     assert not state.exists()
     assert cli.run([*words, str(picture)]) == 0
     assert state.exists() and picture.exists()
+
+
+def test_the_benchmark_by_command(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    (tmp_path / "labels").mkdir()
+    (tmp_path / "data" / "a").mkdir(parents=True)
+    lines = [f"{BEGIN + timedelta(hours=k)},{k % 3}" for k in range(40)]
+    (tmp_path / "data" / "a" / "b.csv").write_text("\n".join(["timestamp,value", *lines]))
+    limits = [str(BEGIN + timedelta(hours=k)) for k in (20, 24)]
+    labels = tmp_path / "labels" / "combined_windows.json"
+    labels.write_text(json.dumps({"a/b.csv": [limits]}))
+    command = ["nab", str(tmp_path), "--detector", "null"]
+    assert cli.run([*command, "--json"]) == 0
+
+    def refused(name: str) -> None:
+        raise AssertionError(f"{name} is not JSON")
+
+    found = json.loads(capsys.readouterr().out, parse_constant=refused)
+    assert found["profiles"]["standard"]["threshold"] is None, "no alarm at all"
+    assert cli.run([*command, "--plot", str(labels)]) == 2
+    assert "is a file, name a folder" in capsys.readouterr().err
+    assert cli.run(["nab", str(tmp_path), "--detector", "recurrent", "--seed", "-1"]) == 2
+    assert "seed" in capsys.readouterr().err
+    labels.write_text(json.dumps({"a/b.csv": []}))
+    assert cli.run(command) == 2
+    assert "no series has a window" in capsys.readouterr().err
+
+
+def test_a_reader_that_leaves_takes_no_rows_along(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = [f"{BEGIN + timedelta(hours=k)},{v}" for k, v in enumerate(daily(40))]
+    (tmp_path / "a.csv").write_text("\n".join(["timestamp,value", *lines]))
+    words = ["detect", str(tmp_path / "a.csv"), "--json", "--state"]
+    assert cli.run([*words, str(tmp_path / "whole")]) == 0
+
+    def gone(_: str) -> None:
+        raise console.ReaderGone
+
+    monkeypatch.setattr(console, "write", gone)
+    assert cli.run([*words, str(tmp_path / "left")]) == 0
+    whole, left = (load_detector(tmp_path / n) for n in ("whole", "left"))
+    assert whole.time == left.time == BEGIN + timedelta(hours=39)
 
 
 def test_a_stream_in_two_files(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

@@ -28,7 +28,7 @@ from gatewise.models.classify_task import (
     SpeechTask,
     warped,
 )
-from gatewise.models.examples import SoundReader
+from gatewise.models.examples import SoundReader, TextReader
 from gatewise.models.kinds import guess_kind
 from gatewise.models.sounds import LogMel, read_sounds
 
@@ -170,9 +170,27 @@ def test_an_archive_reads_as_its_folder(tmp_path: Path, tones: Path) -> None:
     assert all(torch.equal(found[n], folder[n]) for n in found)
 
 
+def test_links_in_an_archive_are_sounds_too(tmp_path: Path) -> None:
+    folder = tmp_path / "sounds"
+    folder.mkdir()
+    write_wav(folder / "a.wav", tone(440, 0.05))
+    (folder / "b.wav").hardlink_to(folder / "a.wav")
+    (folder / "c.wav").symlink_to("a.wav")
+    archive = tmp_path / "sounds.tar"
+    with tarfile.open(archive, "w") as file:
+        for name in ("a.wav", "b.wav", "c.wav"):
+            file.add(folder / name, name)
+    assert [n for n, _ in read_sounds(archive, 8000)] == ["a.wav", "b.wav", "c.wav"]
+    with tarfile.open(archive, "w") as file:
+        file.add(folder / "c.wav", "c.wav")
+    with pytest.raises(ValueError, match="damaged"):
+        list(read_sounds(archive, 8000))
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
+        (lambda p: too_long(p / "a.wav"), "a.wav is no WAV file"),
         (lambda p: (p / "a.wav").write_bytes(b"RIFF no wave"), "a.wav is no WAV file"),
         (lambda p: write_wav(p / "a.wav", tone(9, 0.1), rate=16000), "16000 samples a second"),
         (lambda p: (p / "a.txt").write_text("x"), "holds no WAV file"),
@@ -183,6 +201,13 @@ def test_damaged_sounds(tmp_path: Path, make: Any, message: str) -> None:
     make(tmp_path)
     with pytest.raises(ValueError, match=message):
         list(read_sounds(tmp_path, 8000))
+
+
+def too_long(path: Path) -> None:
+    """A chunk before the samples that says it reaches beyond the file."""
+    write_wav(path, tone(500, 0.1))
+    raw = path.read_bytes()
+    path.write_bytes(raw[:36] + b"LIST" + (1 << 20).to_bytes(4, "little") + raw[36:])
 
 
 def cut_short(path: Path) -> None:
@@ -301,6 +326,30 @@ def test_texts_by_the_command_line(
     guesses = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [g["label"] for g in guesses[:4]] == ["north", "south"] * 2
     assert all(0.5 <= g["probability"] <= 1 for g in guesses)
+
+
+def test_what_is_left_out_gives_no_token(tmp_path: Path) -> None:
+    rows = [{"text": "ab" if k % 2 else "ba", "label": str(k % 2)} for k in range(40)]
+    rows[7]["text"] = "xyz"
+    path = tmp_path / "rows.jsonl"
+    path.write_text("\n".join(map(json.dumps, rows)))
+    task = ClassifyTask.begin(
+        Source(path), ClassifyOptions(leave_out="^line 8$"), Settings(steps=2)
+    )
+    reader = task.predictor.reader
+    assert isinstance(reader, TextReader)
+    assert {"a", "b"} <= set(reader.vocabulary.tokens) and not set("xyz") & set(
+        reader.vocabulary.tokens
+    )
+    assert [e.input.tolist() for e in task.parts["left_out"]] == [[0, 0, 0]]
+
+
+def test_half_an_emoji_is_saved(tmp_path: Path) -> None:
+    rows = [{"text": f"ab\ud83d{k}", "label": str(k % 2)} for k in range(40)]
+    path, out = tmp_path / "rows.jsonl", tmp_path / "out"
+    path.write_text("\n".join(map(json.dumps, rows)))
+    run(["train", str(path), "--out", str(out), "--steps", "2", "--hidden", "4", "--layers", "1"])
+    run(["predict", str(out), str(path)])
 
 
 def run(words: list[str]) -> None:

@@ -99,6 +99,9 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     figures = ["perplexity", "(text)", "repetition", "(text)", "state norm", "(text)"]
     assert re.split(r"  +", lines[0].strip()) == ["model", "tokens", *figures]
     assert len(lines) == 1 + 2 * 10
+    nowhere = ["--plot", str(tmp_path / "none" / "drift.png")]
+    assert run(["drift", str(tmp_path / "one"), str(text), *more, *nowhere]) == 2
+    assert "no folder" in capsys.readouterr().err
     again = ["--beside", str(tmp_path / "one")]
     assert run(["drift", str(tmp_path / "one"), str(text), *more, *again]) == 2
     assert "two folders are called one" in capsys.readouterr().err

@@ -6,6 +6,7 @@ import json
 import math
 import subprocess
 import sys
+from datetime import date, datetime, timezone
 from pathlib import Path
 
 import numpy as np
@@ -262,6 +263,17 @@ def test_a_constant_series_keeps_its_unit() -> None:
         assert single.std.item() == pytest.approx(0.1 if k == 2 else 1.0)
     model.fit_scale(rows)
     assert model.std.tolist() == pytest.approx([1.0, 1.0, 0.1])
+
+
+def test_days_and_zulu_times(tmp_path: Path) -> None:
+    pyarrow = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    days = pyarrow.array([date(2020, 1, 1), date(2020, 1, 2)], pyarrow.date32())
+    parquet.write_table(pyarrow.table({"when": days}), tmp_path / "days.parquet")
+    assert read_times(tmp_path / "days.parquet", "when") == [datetime(2020, 1, k) for k in (1, 2)]
+    (tmp_path / "zulu.csv").write_text("when\n2020-01-01T10:00:00Z\n")
+    [found] = read_times(tmp_path / "zulu.csv", "when")
+    assert found == datetime(2020, 1, 1, 10, tzinfo=timezone.utc)
 
 
 def test_tables_and_times(tmp_path: Path) -> None:

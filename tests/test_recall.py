@@ -97,5 +97,9 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     assert list(found) == ["lstm", "transformer"]
     assert list(map(int, found["lstm"])) == list(recall.Settings().distances)
     assert picture.stat().st_size > 5000
+    assert run(["lab", "distances", "--out", str(file), "--limit", "0"]) == 2
+    assert "limit" in capsys.readouterr().err
+    assert run(["lab", "distances", "--out", str(file), "--plot", str(tmp_path)]) == 2
+    assert "is a folder, name a file" in capsys.readouterr().err
     assert run(shown) == 0
     assert "weights" in capsys.readouterr().out

@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 from gatewise.cli import run
-from gatewise.models import load_checkpoint
+from gatewise.models import Settings, Source, load_checkpoint
 from gatewise.models.evaluation import read_figures
-from gatewise.models.repeats import load_repeats, of_folds, of_seeds, spread
+from gatewise.models.repeats import Plan, load_repeats, of_folds, of_seeds, repeated, spread
+from gatewise.models.tag_task import TagOptions
 
 TINY = ["--task", "tag", "--hidden", "4", "--layers", "1", "--steps", "3", "--batch", "4"]
 
@@ -107,6 +108,28 @@ def test_a_repeat_s_file_runs_no_code(
         assert message in capsys.readouterr().err
         assert [p.name for p in other.iterdir()] == ["repeats.json"] and not ran.exists()
         place["cell"] = kept
+
+
+def test_folds_and_examples_to_leave_out_are_two_wishes(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text("".join(f'{{"values": [1, {k}], "label": "{k % 2}"}}\n' for k in range(20)))
+    words = ["train", str(path), "--out", str(tmp_path / "out"), "--folds", "[0-9]$"]
+    assert run([*words, "--set", "leave_out=line 1$"]) == 2
+    assert "folds and leave_out cannot both be given" in capsys.readouterr().err
+
+
+def test_not_under_torchrun(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = Plan("tag", Source(data), data, TagOptions(), Settings(steps=2))
+    found = repeated(plan, 2, None)
+    assert found is not None
+    found.save(tmp_path / "all")
+    monkeypatch.setattr("gatewise.models.processes.count", lambda: 2)
+    with pytest.raises(ValueError, match="not under torchrun"):
+        repeated(plan, 2, None)
+    with pytest.raises(ValueError, match="not under torchrun"):
+        load_repeats(tmp_path / "all")
 
 
 def test_folds_by_hand() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import sys
 from dataclasses import asdict
 from pathlib import Path
 
@@ -64,6 +65,37 @@ def test_columns_and_plain_text(tmp_path: Path) -> None:
     assert read_untagged(tmp_path / "b.txt")[0] == first == read_sentences(tmp_path / "b.txt")[0]
 
 
+def test_suffixes_may_be_large(tmp_path: Path) -> None:
+    (tmp_path / "A.CONLLU").write_text(UNIVERSAL)
+    assert read_sentences(tmp_path / "A.CONLLU")[1] == Sentence(["Run"], ["VERB"])
+    assert find_sentences(Source(tmp_path)) == (tmp_path / "A.CONLLU", None)
+    (tmp_path / "B.TXT").write_text("Ann Lee\n")
+    assert read_untagged(tmp_path / "B.TXT")[0] == Sentence(["Ann", "Lee"], [])
+
+
+@pytest.mark.parametrize("name", ["dev.conllu", "train-dev.conllu"])
+def test_one_file_is_not_both_learned_from_and_held_out(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text(UNIVERSAL)
+    assert find_sentences(Source(tmp_path)) == (tmp_path / name, None)
+
+
+@pytest.mark.parametrize("module", ["seqeval", "sacrebleu"])
+def test_a_missing_library_is_missed_before_training(
+    tmp_path: Path, module: str, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a.conll").write_text(NAMES * 12)
+    (tmp_path / "a.tsv").write_text("ein Haus\ta house\n" * 40)
+    monkeypatch.setitem(sys.modules, module, None)
+    monkeypatch.setitem(sys.modules, f"{module}.metrics", None)
+    words = {"seqeval": ["a.conll", "--task", "tag"], "sacrebleu": ["a.tsv", "--task", "translate"]}
+    data, *more = words[module]
+    small = ["--set", "vocabulary=20"] if module == "sacrebleu" else []
+    out = tmp_path / "out"
+    assert run(["train", str(tmp_path / data), *more, *small, "--out", str(out)]) == 2
+    assert f"needs {module}: pip install 'gatewise[nlp]'" in capsys.readouterr().err
+    assert not out.exists()
+
+
 def test_nothing_but_tabs_and_spaces_is_between_columns(tmp_path: Path) -> None:
     path = tmp_path / "a.tsv"
     path.write_text("10\u00a0000\tNUM\tNOUN\nNew York\tX\tPROPN\t\n\u3000\n", encoding="utf-8")
@@ -106,6 +138,9 @@ def test_tags_that_none_learns_from(tmp_path: Path, capsys: pytest.CaptureFixtur
         ("a.conll", NAMES, "1", "column must be a number from 2"),
         ("a.conll", "\n\n", None, "holds no sentence"),
         ("a.tsv", "Ann\t\tB\nLee\tx\tB\n", "2", "line 1: the word or its tag is empty"),
+        ("a.tsv", "\tNNP\tO\n", None, "line 1: the word or its tag is empty"),
+        ("a.tsv", "in\tIN\tO\nAnn\tNNP\t\n", None, "line 2: 2 columns where .* have 3"),
+        ("a.conll", "in IN B-PP O\nruns VBZ B-VP\n", None, "line 2: 3 columns where .* have 4"),
     ],
 )
 def test_files_that_do_not_fit(

@@ -263,6 +263,15 @@ def test_the_last_two_checkpoints_and_the_best_stay(unbroken: Path) -> None:
     assert names == ["pointers.json", "step-000000018", "step-000000024"]
 
 
+def test_before_anything_is_evaluated_the_newest_weights_are_the_best(
+    tmp_path: Path, text: Path
+) -> None:
+    finish(begin(tmp_path / "run", text), 4)
+    assert load_checkpoint(tmp_path / "run", "best").record["progress"]["step"] == 4
+    finish(runs.resume(tmp_path / "run", executor="reference"), 8)
+    assert load_checkpoint(tmp_path / "run", "best").record["progress"]["step"] == 6
+
+
 def test_it_stops_early_without_progress(tmp_path: Path, text: Path) -> None:
     settings = Settings(
         steps=400,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,7 +9,7 @@ import typer
 from rich.table import Table
 
 from gatewise.cli import console
-from gatewise.cli.common import JSON
+from gatewise.cli.common import JSON, check_output, print_json
 from gatewise.cli.errors import checked
 
 if TYPE_CHECKING:
@@ -43,6 +42,8 @@ def drift(
     from gatewise.models.plots import plot_drift
 
     with checked():
+        if plot is not None:
+            check_output(plot)
         how = Sampling(temperature, greedy=greedy)
         other, vocabulary, _ = load_language_model(judge)
         models = {}
@@ -61,7 +62,7 @@ def drift(
         if plot is not None:
             plot_drift(found, plot, f"Continuing {data.name}, judged by {judge.resolve().name}")
     if as_json:
-        print(json.dumps({name: drift.to_json() for name, drift in found.items()}))
+        print_json({name: drift.to_json() for name, drift in found.items()})
     else:
         console.output.print(_table(found))
 

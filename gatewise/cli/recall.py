@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
@@ -11,7 +10,7 @@ import typer
 from rich.table import Table
 
 from gatewise.cli import console
-from gatewise.cli.common import JSON
+from gatewise.cli.common import JSON, check_output, print_json
 from gatewise.cli.errors import checked
 
 
@@ -32,19 +31,20 @@ def distances(
     from gatewise.lab import recall
 
     with checked():
+        if plot is not None:
+            check_output(plot)
         with lab.Store(out, create=False) as store:
+            wanted = [e if limit is None else replace(e, limit=limit) for e in recall.EXPERIMENTS]
             found = {
-                e.settings: [
-                    t.outcome for t in store.trials(replace(e, limit=limit or e.limit).key)
-                ]
-                for e in recall.EXPERIMENTS
+                e.settings: [t.outcome for k in store.keys(e) for t in store.trials(k)]
+                for e in wanted
             }
         found = {settings: outcomes for settings, outcomes in found.items() if outcomes}
         if plot is not None:
             recall.plot(found, plot)
     shares = {s.name: recall.by_distance(outcomes) for s, outcomes in found.items()}
     if as_json:
-        print(json.dumps(shares))
+        print_json(shares)
         return
     table = Table(box=None, header_style="bold", pad_edge=False)
     for title in ("steps", *shares):

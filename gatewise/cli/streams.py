@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from gatewise.cli import console
-from gatewise.cli.common import JSON
+from gatewise.cli.common import JSON, check_output, print_json
 from gatewise.cli.errors import checked
 
 
@@ -38,19 +38,16 @@ def detect(
     """
     from gatewise.models.anomaly import ALARM, AnomalyDetector, DetectorConfig
     from gatewise.models.anomaly_file import load_detector, save_detector
+    from gatewise.models.anomaly_task import Columns
     from gatewise.models.series_plots import plot_anomalies
-    from gatewise.models.table import read_series
 
     with checked():
         threshold = ALARM if threshold is None else threshold
         if not 0 <= threshold <= 1:
             raise ValueError(f"threshold must be between 0 and 1, got {threshold}")
         for file in (p for p in (state, plot) if p is not None):
-            if not file.parent.is_dir():
-                raise FileNotFoundError(f"no folder {file.parent}")
-            if file.is_dir():
-                raise IsADirectoryError(f"{file} is a folder, name a file")
-        times, values = read_series(path, time, column)
+            check_output(file)
+        times, values = Columns(time, column).read(path)
         if state is not None and state.exists():
             if seed is not None:
                 raise ValueError(f"--seed is for a new stream, {state} holds one that has begun")
@@ -62,18 +59,26 @@ def detect(
                 )
         else:
             detector = AnomalyDetector(DetectorConfig(seed=0 if seed is None else seed))
-    findings = []
+    findings, gone = [], None
     for row, (when, value) in enumerate(zip(times, values, strict=True), 1):
         with checked():
             findings.append(found := detector.step(when, value))
         about = {"row": row, "time": when.isoformat(sep=" "), "value": value, **found._asdict()}
+        line = None
         if as_json:
-            console.write(json.dumps(about) + "\n")
+            line = json.dumps(about)
         elif found.score >= threshold:
-            console.write(
+            line = (
                 f"{about['time']}  {value:g}, expected {found.expected:.4g} "
-                f"± {found.spread:.2g}, score {found.score:.2f}\n"
+                f"± {found.spread:.2g}, score {found.score:.2f}"
             )
+        if line is not None and gone is None:
+            try:
+                console.write(line + "\n")
+            except console.ReaderGone as error:
+                if state is None:
+                    raise
+                gone = error  # the stream goes on where nobody reads: its state is kept
     with checked():
         if plot is not None:
             scores, expected = [f.score for f in findings], [f.expected for f in findings]
@@ -82,6 +87,8 @@ def detect(
             console.note(f"wrote {plot}")
         if state is not None:  # last: what failed before can be done again
             save_detector(detector, state)
+    if gone is not None:
+        raise gone
 
 
 def nab(
@@ -108,21 +115,22 @@ def nab(
         if detector not in benchmark.DETECTORS:
             allowed = ", ".join(benchmark.DETECTORS)
             raise ValueError(f"detector must be one of {allowed}, got {detector!r}")
+        if plot is not None and plot.exists() and not plot.is_dir():
+            raise NotADirectoryError(f"{plot} is a file, name a folder")
         corpus = benchmark.read_nab(folder)
-    torch.set_num_threads(1)  # a step of so small a network is slower with more
-    scores = {}
-    for series in console.tracked(corpus, "detecting"):
-        scores[series.name] = benchmark.DETECTORS[detector](series, seed)
-    results = {
-        name: asdict(benchmark.score(corpus, scores, profile))
-        for name, profile in benchmark.PROFILES.items()
-    }
-    if plot is not None:
-        with checked():
+        torch.set_num_threads(1)  # a step of so small a network is slower with more
+        scores = {}
+        for series in console.tracked(corpus, "detecting"):
+            scores[series.name] = benchmark.DETECTORS[detector](series, seed)
+        results = {
+            name: asdict(benchmark.score(corpus, scores, profile))
+            for name, profile in benchmark.PROFILES.items()
+        }
+        if plot is not None:
             benchmark.draw(corpus, scores, plot, detector)
-        console.note(f"wrote {len(corpus)} pictures into {plot}")
+            console.note(f"wrote {len(corpus)} pictures into {plot}")
     if as_json:
-        print(json.dumps({"detector": detector, "seed": seed, "profiles": results}))
+        print_json({"detector": detector, "seed": seed, "profiles": results})
         return
     for name, r in results.items():
         print(

@@ -236,8 +236,13 @@ def parse(types: dict[str, Any], words: list[str]) -> dict[str, Any]:
         if not equals or name not in types:
             allowed = ", ".join(types)
             raise ValueError(f"--set must be NAME=VALUE with one of {allowed}; got {word!r}")
-        found[name] = _value(name, text, str(getattr(types[name], "__name__", types[name])))
+        found[name] = _value(name, text, _declared(types[name]))
     return found
+
+
+def _declared(kind: Any) -> str:
+    """A type as its annotation is written; unions have names of their own in some Pythons."""
+    return kind.__name__ if isinstance(kind, type) else str(kind)
 
 
 def _value(name: str, text: str, declared: str) -> Any:

@@ -54,7 +54,7 @@ class Average:
 
 
 def stalled(values: Sequence[float], recent: int) -> bool:
-    """Is the last value no better than the lowest, leaving out the `recent` ones before it?
+    """Is the last value worse than the lowest, leaving out the `recent` ones before it?
 
     The trigger of averaging in AWD-LSTM (Merity, Keskar & Socher, 2018).
 

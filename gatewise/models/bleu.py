@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -26,7 +27,12 @@ _MOST = 10_000  # sentences that an interval is computed for: of more it would t
 
 def bleu(said: Sequence[str], truth: Sequence[str]) -> float:
     """BLEU of whole sentences with case and punctuation, as sacrebleu counts it, 0 to 100."""
-    return float(require("sacrebleu", "nlp", "BLEU").corpus_bleu(list(said), [list(truth)]).score)
+    return float(library().corpus_bleu(list(said), [list(truth)]).score)
+
+
+def library() -> Any:
+    """sacrebleu; ModuleNotFoundError where it is missing."""
+    return require("sacrebleu", "nlp", "BLEU")
 
 
 def bleu_scores(
@@ -87,7 +93,7 @@ def _label(group: str, sentences: float | None) -> str:
 
 
 def _measured(name: str, said: Sequence[str], truth: Sequence[str]) -> dict[str, float]:
-    metric = require("sacrebleu.metrics", "nlp", "BLEU").BLEU()
+    metric = library().BLEU()
     drawn = _RESAMPLED if 1 < len(said) <= _MOST else 1
     score = metric.corpus_score(list(said), [list(truth)], n_bootstrap=drawn)
     told = json.loads(score.format(width=6, is_json=True, signature=str(metric.get_signature())))

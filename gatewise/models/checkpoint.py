@@ -121,7 +121,7 @@ def _write_folder(path: Path, tensors: dict[str, torch.Tensor], record: dict[str
     raw = save({n: t.detach().contiguous() for n, t in tensors.items()})
     record = {"format": FORMAT, "tensors_sha256": hashlib.sha256(raw).hexdigest()} | record
     _write(temporary / "tensors.safetensors", raw)
-    _write(temporary / "record.json", json.dumps(record, ensure_ascii=False, indent=1).encode())
+    _write(temporary / "record.json", json.dumps(record, indent=1).encode())
     os.rename(temporary, path)
     _flush_folder(path.parent)
 

@@ -41,8 +41,9 @@ class ClassifyOptions:
     """What to classify, and with what.
 
     `text`, `values` and `label` are columns; a file with `values` is one of numbers. `leave_out` is
-    a regular expression: examples whose names match are for `gatewise evaluate`, and neither
-    learned from nor held out. Of the others `held_out` is the share to choose the best model by.
+    a regular expression: examples of the data whose names match are for `gatewise evaluate`, and
+    neither learned from nor held out. Of the others `held_out` is the share to choose the best
+    model by.
     """
 
     text: str = "text"
@@ -60,15 +61,18 @@ class ClassifyOptions:
 
     def reader(self, path: Path) -> Reader:
         """How to read the file at `path`; it is looked at for that."""
-        rows = [row for _, row in numbered(path)]
-        if self.values in rows[0]:
-            first = rows[0][self.values]
+        rows = numbered(path)
+        begun = rows[0][1]
+        if self.values in begun:
+            first = begun[self.values]
             vector = isinstance(first, list) and bool(first) and isinstance(first[0], list)
             return ValuesReader(len(first[0]) if vector else 1, self.values, self.label)
-        if self.text not in rows[0]:
-            names = ", ".join(map(str, rows[0]))
+        if self.text not in begun:
+            names = ", ".join(map(str, begun))
             raise ValueError(f"{path} has neither {self.text!r} nor {self.values!r}: {names}")
-        text = "\n".join(str(row.get(self.text)) for row in rows)
+        left = _pattern(self.leave_out)  # what is never learned from gives no token either
+        kept = [row for name, row in rows if left is None or not left.search(name)]
+        text = "\n".join(str(row.get(self.text)) for row in kept)
         rare = 2 if self.level == "word" else 1
         vocabulary = Vocabulary.build(text, self.level, self.vocabulary, min_count=rare)
         return TextReader(vocabulary, self.text, self.label)
@@ -341,18 +345,23 @@ def _few(labels: Sequence[str]) -> str:
     return ", ".join(some[:5]) + (", …" if len(some) > 5 else "")
 
 
-def _split(examples: list[Example], leave_out: str, held_out: float) -> dict[str, list[Example]]:
-    """By name: what matches is left out, of the rest a share is held out, by a hash."""
+def _pattern(leave_out: str) -> re.Pattern[str] | None:
+    """What the names of examples to leave out match; None where none are."""
     try:
-        pattern = re.compile(leave_out)
+        return re.compile(leave_out) if leave_out else None
     except re.error as error:
         raise ValueError(f"leave_out {leave_out!r} is no regular expression: {error}") from None
+
+
+def _split(examples: list[Example], leave_out: str, held_out: float) -> dict[str, list[Example]]:
+    """By name: what matches is left out, of the rest a share is held out, by a hash."""
+    pattern = _pattern(leave_out)
     if not isinstance(held_out, int | float) or not 0 < held_out < 1:
         raise ValueError(f"held_out must be between 0 and 1, got {held_out!r}")
     parts: dict[str, list[Example]] = {"train": [], "held_out": [], "left_out": []}
     for e in examples:
         drawn = int(hashlib.sha256(e.name.encode()).hexdigest()[:8], 16) / (1 << 32)
-        left = bool(leave_out) and pattern.search(e.name)
+        left = pattern is not None and pattern.search(e.name)
         parts["left_out" if left else "held_out" if drawn < held_out else "train"].append(e)
     return parts
 

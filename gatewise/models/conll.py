@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from gatewise.models.formats import bare, find_split, read_lines
+from gatewise.models.formats import find_split, read_lines, suffix
 from gatewise.models.task import Source
 
 _SUFFIXES = (".conllu", ".conll", ".iob", ".bio", ".tsv")
@@ -38,9 +38,10 @@ def read_sentences(path: Path, column: str | None = None) -> list[Sentence]:
     `column` from 1, is the tag; an empty line ends a sentence (CoNLL-2003: the last is the entity,
     2 the part of speech, 3 the chunk).
 
-    Raises ValueError, naming the line, for what does not fit; OSError where it cannot be read.
+    Raises ValueError, naming the line, for what does not fit, lines of unequally many columns among
+    it; OSError where it cannot be read.
     """
-    lines, universal = read_lines(path), bare(path).suffix == ".conllu"
+    lines, universal = read_lines(path), suffix(path) == ".conllu"
     rows = _universal(path, lines, column or "upos") if universal else _columns(path, lines, column)
     return _some(path, list(_group(rows)))
 
@@ -55,7 +56,7 @@ def read_untagged(path: Path, column: str | None = None) -> list[Sentence]:
 
     A .txt file that says -DOCSTART- is one in columns: so CoNLL-2003 is often kept.
     """
-    columns = bare(path).suffix != ".txt" or any(_is_mark(s) for s in read_lines(path))
+    columns = suffix(path) != ".txt" or any(_is_mark(s) for s in read_lines(path))
     return read_sentences(path, column) if columns else read_plain(path)
 
 
@@ -72,7 +73,7 @@ def find_sentences(source: Source) -> tuple[Path, Path | None]:
     if not path.exists():
         raise FileNotFoundError(f"no file or folder {path}")
     if path.is_dir():
-        columns = any(bare(p).suffix in _SUFFIXES for p in path.iterdir())
+        columns = any(suffix(p) in _SUFFIXES for p in path.iterdir())
         path, found = find_split(path, _SUFFIXES if columns else (".txt",))
         held_out = held_out or found
     return path, held_out
@@ -110,9 +111,9 @@ def _universal(path: Path, lines: list[str], column: str) -> Iterator[tuple[str,
 def _columns(path: Path, lines: list[str], column: str | None) -> Iterator[tuple[str, str] | None]:
     if column is not None and not (column.isdigit() and int(column) >= 2):
         raise ValueError(f"column must be a number from 2, counted from 1, got {column!r}")
-    place = -1 if column is None else int(column) - 1
+    place, expected = -1 if column is None else int(column) - 1, 0
     for number, line in enumerate(lines, 1):
-        inside = line.strip(" \t")
+        inside = line.strip(" ").rstrip(" \t")
         tabs = "\t" in inside
         cells = [c.strip(" ") for c in inside.split("\t")] if tabs else _apart(line)
         if not line.strip():
@@ -122,6 +123,12 @@ def _columns(path: Path, lines: list[str], column: str | None) -> Iterator[tuple
                 wanted = max(2, place + 1)
                 raise ValueError(
                     f"{path}, line {number}: expected at least {wanted} columns, got {len(cells)}"
+                )
+            expected = expected or len(cells)
+            if len(cells) != expected:
+                raise ValueError(
+                    f"{path}, line {number}: {len(cells)} columns where the lines before have "
+                    f"{expected}"
                 )
             if not cells[0] or not cells[place]:
                 raise ValueError(f"{path}, line {number}: the word or its tag is empty")

@@ -17,7 +17,7 @@ def read_whole(path: str | Path) -> str:
     """
     raw = Path(path).read_bytes()
     try:
-        if Path(path).suffix == ".gz":
+        if _packed(Path(path)):
             raw = gzip.decompress(raw)
         return raw.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
     except (UnicodeDecodeError, EOFError, gzip.BadGzipFile, zlib.error) as error:
@@ -32,7 +32,16 @@ def read_lines(path: str | Path) -> list[str]:
 
 def bare(path: Path) -> Path:
     """The path without the suffix of compression."""
-    return path.with_suffix("") if path.suffix == ".gz" else path
+    return path.with_suffix("") if _packed(path) else path
+
+
+def suffix(path: Path) -> str:
+    """What the name says of the format, in small letters, compressed or not."""
+    return bare(path).suffix.lower()
+
+
+def _packed(path: Path) -> bool:
+    return path.suffix.lower() == ".gz"
 
 
 def find_split(folder: Path, suffixes: tuple[str, ...]) -> tuple[Path, Path | None]:
@@ -41,15 +50,16 @@ def find_split(folder: Path, suffixes: tuple[str, ...]) -> tuple[Path, Path | No
     Of the files that end in one of `suffixes`, the one with `train` in its name (or the only
     one), and the one with `dev`, `val` or `valid`. Raises ValueError where that is not clear.
     """
-    files = sorted(p for p in folder.iterdir() if bare(p).suffix in suffixes)
+    files = sorted(p for p in folder.iterdir() if suffix(p) in suffixes)
 
     def named(*wanted: str) -> list[Path]:
         words = {p: set(bare(p).stem.replace("-", ".").replace("_", ".").split(".")) for p in files}
         return [p for p in files if words[p] & set(wanted)]
 
-    train, held = named("train"), named(*_HELD_OUT)
+    train = named("train")
     if not train and len(files) == 1:
         train = files
+    held = [p for p in named(*_HELD_OUT) if p not in train]
     if len(train) != 1 or len(held) > 1:
         raise ValueError(
             f"{folder} must hold one file with `train` in its name and at most one with `dev` or "

@@ -17,12 +17,23 @@ from torch.nn.functional import cross_entropy, linear, log_softmax
 _LOGITS = 1 << 22
 
 
+def logits_of(
+    x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, rounded: bool = False
+) -> torch.Tensor:
+    """W·x + b [..., V]; `rounded` multiplies in bfloat16."""
+    if not rounded:
+        return linear(x, weight, bias)
+    with torch.autocast(x.device.type, torch.bfloat16):
+        return linear(x, weight, bias).to(x.dtype)
+
+
 def negative_log_likelihood(
     x: torch.Tensor,
     head: nn.Linear,
     target: torch.Tensor,
     ignored: int | None = None,
     smoothing: float = 0.0,
+    rounded: bool = False,
 ) -> torch.Tensor:
     """-log softmax(W·x + b)[target], summed over the rows.
 
@@ -37,6 +48,7 @@ def negative_log_likelihood(
         ignored: the target of rows that do not count.
         smoothing: how much of the target's probability is spread over all classes (Szegedy et al.,
             2016).
+        rounded: the products are taken in bfloat16, and not in chunks.
 
     >>> head = nn.Linear(3, 2)
     >>> for p in head.parameters():
@@ -47,9 +59,9 @@ def negative_log_likelihood(
     """
     if ignored is not None and not bool((real := target != ignored).all()):
         x, target = x[real], target[real]
-    chunks = math.ceil(len(x) * head.out_features / _LOGITS)
+    chunks = 1 if rounded else math.ceil(len(x) * head.out_features / _LOGITS)
     if chunks <= 1 or x.device.type != "cpu" or x.dtype not in (torch.float32, torch.float64):
-        return _whole(x, head.weight, head.bias, target, smoothing)
+        return _whole(x, head.weight, head.bias, target, smoothing, rounded)
     learning = torch.is_grad_enabled()  # not to be asked inside the function
     return _Chunked.apply(x, head.weight, head.bias, target, smoothing, chunks, learning)
 
@@ -60,8 +72,9 @@ def _whole(
     bias: torch.Tensor,
     target: torch.Tensor,
     smoothing: float,
+    rounded: bool = False,
 ) -> torch.Tensor:
-    logits = linear(x, weight, bias)
+    logits = logits_of(x, weight, bias, rounded)
     return cross_entropy(logits, target, reduction="sum", label_smoothing=smoothing)
 
 

@@ -11,12 +11,11 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.nn.functional import cross_entropy
 
 from gatewise.equations.cell import Cell
 from gatewise.layers import Recurrent
 from gatewise.models.config import Config
-from gatewise.models.corpus import IGNORED
+from gatewise.models.head import logits_of
 from gatewise.models.regularise import locked_dropout, word_dropout
 from gatewise.models.stepper import TokenStepper
 from gatewise.models.token_model import TokenModel
@@ -163,20 +162,11 @@ class LanguageModel(TokenModel):
         return output if self.projection is None else self.projection(output)
 
     def logits(self, output: torch.Tensor) -> torch.Tensor:
-        read = self.projected(output)
-        if self._rounded:
-            with torch.autocast(read.device.type, torch.bfloat16):
-                return self.head(read).to(read.dtype)
-        return self.head(read)
-
-    def surprisal(self, output: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        if not self._rounded:
-            return super().surprisal(output, targets)
-        logits = self.logits(output).flatten(0, 1)
-        return cross_entropy(logits, targets.flatten(), ignore_index=IGNORED, reduction="sum")
+        head = self.head
+        return logits_of(self.projected(output), head.weight, head.bias, self.rounded)
 
     @property
-    def _rounded(self) -> bool:
+    def rounded(self) -> bool:
         return self.training and self.config.weights == "bf16"
 
     def stream(self, batch: int = 1, threads: int = 1) -> TokenStepper:

@@ -129,7 +129,8 @@ def score(
 ) -> Result:
     """The benchmark's figure for a detector's `scores`, [N] for each series by its name.
 
-    Raises ValueError for scores that are missing, of another length, or not finite.
+    Raises ValueError for scores that are missing, of another length, or not finite, and where
+    there is no window to be found.
     """
     alarms, worth, window = _rows(corpus, scores, profile)
     order = np.argsort(-alarms, kind="stable")
@@ -137,8 +138,12 @@ def score(
     gain = np.where(window < 0, worth, 0.0)  # of each further row that is an alarm
     first = np.zeros(len(alarms), dtype=bool)  # is it the first in its window?
     count = int(window.max(initial=-1)) + 1
+    if not count:
+        raise ValueError("scores cannot be judged: no series has a window that is scored")
     for k in range(count):
         rows = np.flatnonzero(window == k)
+        if not len(rows):  # all of it in the rows that are not scored, or in another window
+            continue
         best = np.maximum.accumulate(np.concatenate([[-profile.miss], worth[rows]]))
         gain[rows], first[rows[0]] = np.diff(best), True
     last = np.append(alarms[1:] != alarms[:-1], True)  # rows of equal score are alarms together
@@ -171,6 +176,8 @@ def _rows(
         number = np.where(inside >= 0, inside + windows, -1)
         windows += len(series.windows)
         parts.append((given, worth, number, series.probation))
+    if not parts:
+        raise ValueError("scores cannot be judged: the benchmark has no series")
     joined = [np.concatenate([p[k][p[3] :] for p in parts]) for k in range(3)]
     return joined[0], joined[1], joined[2]
 

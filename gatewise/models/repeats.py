@@ -106,6 +106,7 @@ def load_repeats(out: Path, cell: Cell | None = None) -> Repeats | None:
     path = out / _FILE
     if not path.exists():
         return None
+    _check_alone()
     try:
         data = json.loads(path.read_bytes())
         parts = {str(n): dict(own) for n, own in data["parts"].items()}
@@ -124,6 +125,11 @@ def load_repeats(out: Path, cell: Cell | None = None) -> Repeats | None:
     return found
 
 
+def _check_alone() -> None:
+    if processes.count() > 1:
+        raise ValueError("seeds and folds train in one process, not under torchrun")
+
+
 def repeated(plan: Plan, seeds: int | None, folds: str | None) -> Repeats | None:
     """The plan with several seeds or by folds; None where neither is wanted.
 
@@ -133,11 +139,14 @@ def repeated(plan: Plan, seeds: int | None, folds: str | None) -> Repeats | None
         return None
     if seeds is not None and folds is not None:
         raise ValueError("seeds and folds cannot both be given")
-    if processes.count() > 1:
-        raise ValueError("seeds and folds train in one process, not under torchrun")
+    _check_alone()
     if folds is not None:
         if plan.source.path is None or not hasattr(plan.options, "leave_out"):
             raise ValueError("folds is for data with examples to leave out: classify, speech")
+        if plan.options.leave_out:
+            raise ValueError(
+                "folds and leave_out cannot both be given: a fold leaves out examples of its own"
+            )
         path = plan.source.path
         names = [example.name for example in plan.options.reader(path).read(path)]
         plan = replace(plan, test=plan.test or path)

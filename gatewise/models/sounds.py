@@ -125,12 +125,22 @@ def _archived(path: Path) -> list[tuple[str, bytes]]:
     try:
         raw = _decompressed(path.read_bytes())
         with tarfile.open(fileobj=io.BytesIO(raw), mode="r:") as archive:
-            streams = ((m.name, archive.extractfile(m)) for m in archive if m.isfile())
+            # Links too: equal files of a folder are often kept so.
+            kept = (m for m in archive if m.isfile() or m.islnk() or m.issym())
+            streams = ((m.name, archive.extractfile(m)) for m in kept)
             found = [(n, s.read()) for n, s in streams if s and _is_wav(Path(n))]
             rest = raw[archive.offset :]
     except FileNotFoundError:
         raise
-    except (tarfile.TarError, EOFError, OSError, ValueError, zlib.error, lzma.LZMAError) as error:
+    except (
+        tarfile.TarError,
+        KeyError,
+        EOFError,
+        OSError,
+        ValueError,
+        zlib.error,
+        lzma.LZMAError,
+    ) as error:
         raise ValueError(
             f"{path} is no folder, WAV file or archive of them, or it is damaged: {error}"
         ) from None
@@ -154,7 +164,7 @@ def _decode(name: str, data: bytes, rate: int) -> torch.Tensor:
             width, channels, found = file.getsampwidth(), file.getnchannels(), file.getframerate()
             frames = file.getnframes()
             raw = file.readframes(frames)
-    except (wave.Error, EOFError) as error:
+    except (wave.Error, EOFError, RuntimeError) as error:  # the last: a chunk beyond the end
         raise ValueError(f"{name} is no WAV file of PCM samples: {error}") from None
     if found != rate:
         raise ValueError(f"{name} has {found} samples a second, the model reads {rate}")

@@ -9,7 +9,7 @@ import csv
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime, timezone
+from datetime import date, datetime, timezone
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -76,10 +76,19 @@ def _times(
     for n, row in enumerate(rows):
         value = row[column]
         try:
-            times.append(value if isinstance(value, datetime) else datetime.fromisoformat(value))
+            times.append(_time(value))
         except (TypeError, ValueError):
             raise ValueError(f"{path}, row {n + 1}: {column!r} is no time: {value!r:.40}") from None
     return times
+
+
+def _time(value: Any) -> datetime:
+    if isinstance(value, datetime):
+        return value
+    if isinstance(value, date):  # a column of days
+        return datetime.combine(value, datetime.min.time())
+    # Python 3.10 knows no Z.
+    return datetime.fromisoformat(value[:-1] + "+00:00" if value[-1:] in ("Z", "z") else value)
 
 
 def read_series(path: str | Path, time: str, value: str) -> tuple[list[datetime], list[float]]:

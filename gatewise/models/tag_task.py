@@ -243,6 +243,8 @@ class TagTask(Task[TagPredictor]):
             executor=executor,
         )
         predictor = TagPredictor(model, tags, options.column)
+        if predictor.spans:
+            _span_library()  # missing, it is missed before training
         if not any(map(predictor.knows_tags, held_out)):
             raise ValueError(
                 "every sentence that is held out has a tag that none to learn from has; those are "
@@ -297,8 +299,12 @@ def _drawn(sentences: list[Sentence], count: int, seed: int) -> list[Sentence]:
     return [sentences[k] for k in sorted(drawn[:count].tolist())]
 
 
+def _span_library() -> Any:
+    return require("seqeval.metrics", "nlp", "the F1 of spans")
+
+
 def _span_scores(sentences: Sequence[Sentence], found: list[list[str]]) -> dict[str, float]:
-    metrics = require("seqeval.metrics", "nlp", "the F1 of spans")
+    metrics = _span_library()
     truth = [s.tags for s in sentences]
     return {
         name: float(getattr(metrics, f"{name}_score")(truth, found, zero_division=0))

@@ -56,7 +56,14 @@ class TokenModel(nn.Module):
     def surprisal(self, output: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         """-log P of the targets [T, B] that are not IGNORED, summed, from output [T, B, H]."""
         read = self.projected(output).flatten(0, 1)
-        return negative_log_likelihood(read, self.head, targets.flatten(), IGNORED)
+        return negative_log_likelihood(
+            read, self.head, targets.flatten(), IGNORED, rounded=self.rounded
+        )
+
+    @property
+    def rounded(self) -> bool:
+        """Whether the products of the head are taken in bfloat16."""
+        return False
 
     def stream(self, batch: int = 1) -> TokenStream:
         """The model one token at a time: `logits = stepper(token)`."""

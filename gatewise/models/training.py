@@ -251,7 +251,8 @@ class Trainer:
             "progress": asdict(self.progress),
             "history": self.history,
         }
-        best = self.progress.best_step == self.progress.step or task.online
+        p = self.progress  # until something was evaluated the newest weights are the best
+        best = p.best is None or p.best_step == p.step or task.online
         if processes.number() == 0:
             save_checkpoint(self.out, self.progress.step, tensors, record, best)
 

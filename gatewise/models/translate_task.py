@@ -17,7 +17,7 @@ from torch.nn.utils.rnn import pad_sequence
 from gatewise.cells import get_cell
 from gatewise.equations.cell import Cell
 from gatewise.models.batches import Batches
-from gatewise.models.bleu import bleu, bleu_scores, plot_bleu
+from gatewise.models.bleu import bleu, bleu_scores, library, plot_bleu
 from gatewise.models.formats import read_lines
 from gatewise.models.parallel import Pairs, find_pairs, read_pairs
 from gatewise.models.search import beam_search, check_beams, greedy
@@ -46,7 +46,7 @@ class TranslateOptions:
     dropout: float = 0.3
     attention: str = "multiplicative"
     own: float = 0.0  # scheduled sampling: probability, reached over the first half of training
-    smoothing: float = 0.1
+    smoothing: float = 0.1  # of labels; the training loss that is shown has it in it
     beams: int = 5
 
     def __post_init__(self) -> None:
@@ -254,6 +254,7 @@ class TranslateTask(Task[TranslatePredictor]):
             executor=executor,
         )
         predictor = TranslatePredictor(model, subwords, *languages, options.beams)
+        library()  # missing, it is missed before training
         return cls(predictor, path.name, train, held_out, options, settings)
 
     def __len__(self) -> int:

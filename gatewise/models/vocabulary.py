@@ -19,7 +19,7 @@ LEVELS = ("char", "word", "space")
 # A word takes the one space before it along, a line break the trailing space, so joining the
 # tokens gives the text back. `<unk>` and `<eos>` of prepared corpora stay whole.
 _WORD = re.compile(r" ?\n| ?<\w+>| ?\w+(?:['’]\w+)*| ?[^\w\s]|\s")
-_PREPARED = re.compile(r"\n|\S+")
+_PREPARED = re.compile(r"\n|(\S+)[^\S\n]?")  # a word with what stands behind it, if no line ends
 _CODE_POINTS = 0x110000
 
 
@@ -155,14 +155,7 @@ def _pieces(text: str, level: str) -> Iterable[tuple[str, str]]:
     if level == "word":
         return ((m.group(), m.group()) for m in _WORD.finditer(text))
     # A word takes one space behind it along, whatever stood there: joining gives readable text.
-    return (
-        (t, t) if (t := m.group()) == "\n" else (t + " ", t + _space(text[m.end() : m.end() + 1]))
-        for m in _PREPARED.finditer(text)
-    )
-
-
-def _space(following: str) -> str:
-    return following if following.isspace() and following != "\n" else ""
+    return (("\n" if m[1] is None else m[1] + " ", m.group()) for m in _PREPARED.finditer(text))
 
 
 def _code_points(text: str) -> np.ndarray:
