@@ -28,12 +28,15 @@ def _finite(found: Any) -> Any:
     return None if isinstance(found, float) and not math.isfinite(found) else found
 
 
-def check_output(path: Path) -> None:
-    """Before long work: a file can be written there. Raises OSError."""
-    if not path.parent.is_dir():
-        raise FileNotFoundError(f"no folder {path.parent}")
-    if path.is_dir():
-        raise IsADirectoryError(f"{path} is a folder, name a file")
+def check_outputs(*paths: Path | None) -> None:
+    """Before long work: files can be written there, where any are named. Raises OSError."""
+    for path in paths:
+        if path is None:
+            continue
+        if not path.absolute().parent.is_dir():
+            raise FileNotFoundError(f"no folder {path.absolute().parent}")
+        if path.is_dir():
+            raise IsADirectoryError(f"{path} is a folder, name a file")
 
 
 def set_threads(threads: int | None, out: Path | None = None) -> None:

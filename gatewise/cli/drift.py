@@ -9,7 +9,7 @@ import typer
 from rich.table import Table
 
 from gatewise.cli import console
-from gatewise.cli.common import JSON, check_output, print_json
+from gatewise.cli.common import JSON, check_outputs, print_json
 from gatewise.cli.errors import checked
 
 if TYPE_CHECKING:
@@ -42,8 +42,7 @@ def drift(
     from gatewise.models.plots import plot_drift
 
     with checked():
-        if plot is not None:
-            check_output(plot)
+        check_outputs(plot)
         how = Sampling(temperature, greedy=greedy)
         other, vocabulary, _ = load_language_model(judge)
         models = {}

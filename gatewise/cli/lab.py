@@ -11,7 +11,7 @@ from rich.live import Live
 from rich.table import Table
 
 from gatewise.cli import console, recall
-from gatewise.cli.common import CELL_HELP, JSON, cell_named, print_json
+from gatewise.cli.common import CELL_HELP, JSON, cell_named, check_outputs, print_json
 from gatewise.cli.errors import checked
 
 app = typer.Typer(
@@ -137,9 +137,7 @@ def report(
     from gatewise.lab import report as reports
 
     with checked():
-        for file in (html, markdown):
-            if file is not None and not file.absolute().parent.is_dir():
-                raise ValueError(f"no folder {file.absolute().parent}")
+        check_outputs(html, markdown)
         chosen = list(lab.EXPERIMENTS.values()) if tag is None else lab.select([tag])
         with lab.Results(results or [Path("lab.sqlite")]) as read:
             found = reports.rows(read, chosen, others=tag is None)

@@ -17,7 +17,9 @@ def neural_cache(
     directory: Annotated[Path, typer.Argument(help="Folder of `gatewise train --out`.")],
     data: Annotated[Path, typer.Argument(metavar="DATA", help="A text it has not seen.")],
     tune: Annotated[Path, typer.Option(help="Another such text, to choose the cache on.")],
-    window: Annotated[int, typer.Option(help="Tokens that the cache keeps.")] = 2000,
+    window: Annotated[
+        int | None, typer.Option(help="Tokens that the cache keeps (default 2,000).")
+    ] = None,
     cell: Annotated[str | None, typer.Option("--cell", help=CELL_HELP)] = None,
     as_json: Annotated[bool, JSON] = False,
 ) -> None:
@@ -41,7 +43,8 @@ def neural_cache(
             raise ValueError(f"{directory} holds a model for {saved.kind}, which reads no text")
         model, vocabulary = saved.predictor.model, saved.predictor.vocabulary
         held, other = vocabulary.measure(read_whole(data)), vocabulary.encode(read_whole(tune))
-        cache = parts.choose(model, other, window, console.tracked)
+        length = parts.WINDOW if window is None else window
+        cache = parts.choose(model, other, length, console.tracked)
         found = parts.score(model, held, cache, console.tracked)
     if as_json:
         print_json(asdict(found))

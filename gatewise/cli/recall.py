@@ -10,7 +10,7 @@ import typer
 from rich.table import Table
 
 from gatewise.cli import console
-from gatewise.cli.common import JSON, check_output, print_json
+from gatewise.cli.common import JSON, check_outputs, print_json
 from gatewise.cli.errors import checked
 
 
@@ -31,8 +31,7 @@ def distances(
     from gatewise.lab import recall
 
     with checked():
-        if plot is not None:
-            check_output(plot)
+        check_outputs(plot)
         with lab.Store(out, create=False) as store:
             wanted = [e if limit is None else replace(e, limit=limit) for e in recall.EXPERIMENTS]
             found = {

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from gatewise.cli import console
-from gatewise.cli.common import JSON, check_output, print_json
+from gatewise.cli.common import JSON, check_outputs, print_json
 from gatewise.cli.errors import checked
 
 
@@ -45,8 +45,7 @@ def detect(
         threshold = ALARM if threshold is None else threshold
         if not 0 <= threshold <= 1:
             raise ValueError(f"threshold must be between 0 and 1, got {threshold}")
-        for file in (p for p in (state, plot) if p is not None):
-            check_output(file)
+        check_outputs(state, plot)
         times, values = Columns(time, column).read(path)
         if state is not None and state.exists():
             if seed is not None:

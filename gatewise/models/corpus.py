@@ -15,7 +15,7 @@ from pathlib import Path
 
 import torch
 
-from gatewise.models.formats import read_whole
+from gatewise.models.formats import bare, read_whole
 
 IGNORED = -1  # target of a position that predicts nothing
 # Tests are not the library; the rest are tables in Python syntax rather than programs.
@@ -119,7 +119,7 @@ def _walk(root: Path) -> Iterator[Path]:
 
 def _decode(file: Path) -> str | None:
     """The file's text, or None where it is not UTF-8 text."""
-    if file.suffix != ".gz":
+    if bare(file) == file:
         with file.open("rb") as stream:
             if b"\0" in stream.read(_SNIFF):
                 return None

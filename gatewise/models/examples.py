@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Protocol
 
 import torch
 
-from gatewise.models.formats import bare, read_lines
+from gatewise.models.formats import read_lines, suffix
 from gatewise.models.sounds import LogMel, folder_of, read_sounds
 from gatewise.models.table import read_rows
 from gatewise.models.vocabulary import Vocabulary
@@ -175,7 +175,7 @@ READERS: dict[str, type[SoundReader | TextReader | ValuesReader]] = {
 
 def numbered(path: Path) -> list[tuple[str, dict[str, Any]]]:
     """The rows of a JSONL, CSV or Parquet file, each with its number for messages."""
-    if bare(path).suffix.lower() not in (".jsonl", ".ndjson"):
+    if suffix(path) not in (".jsonl", ".ndjson"):
         return [(f"row {n}", row) for n, row in enumerate(read_rows(path), 1)]
     rows = []
     for n, line in enumerate(read_lines(path), 1):

@@ -15,7 +15,6 @@ from torch import nn
 from gatewise.equations.cell import Cell
 from gatewise.layers import Recurrent
 from gatewise.models.config import Config
-from gatewise.models.head import logits_of
 from gatewise.models.regularise import locked_dropout, word_dropout
 from gatewise.models.stepper import TokenStepper
 from gatewise.models.token_model import TokenModel
@@ -160,10 +159,6 @@ class LanguageModel(TokenModel):
 
     def projected(self, output: torch.Tensor) -> torch.Tensor:
         return output if self.projection is None else self.projection(output)
-
-    def logits(self, output: torch.Tensor) -> torch.Tensor:
-        head = self.head
-        return logits_of(self.projected(output), head.weight, head.bias, self.rounded)
 
     @property
     def rounded(self) -> bool:

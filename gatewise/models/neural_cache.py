@@ -94,12 +94,10 @@ def score(
 ) -> Cached:
     """The figures of `TextPredictor.score` with the cache; the text is read as one stream."""
     own, copied, known = _read(model, held.ids, cache.window, (cache.sharpness,), tracked)
-    nats = _nats(own, copied[0], known, cache.share)
-    bits = (nats / math.log(2) + held.spelled_bits) / held.characters
-    perplexity, without = (
-        math.exp(min(700.0, n / len(own))) for n in (nats, _nats(own, copied[0], known, 0.0))
+    with_it, alone = (
+        held.figures(_nats(own, copied[0], known, share)) for share in (cache.share, 0.0)
     )
-    return Cached(cache, perplexity, bits, without)
+    return Cached(cache, **with_it, without=alone["perplexity"])
 
 
 def _nats(own: torch.Tensor, copied: torch.Tensor, known: torch.Tensor, share: float) -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from gatewise.models.formats import bare, find_split, read_lines
+from gatewise.models.formats import bare, find_split, read_lines, suffix
 
 Pairs = list[tuple[str, str]]
 
@@ -18,7 +18,7 @@ def read_pairs(path: Path, source: str, target: str) -> Pairs:
 
     Raises ValueError where the two do not fit each other, OSError where one cannot be read.
     """
-    if bare(path).suffix == ".tsv":
+    if suffix(path) == ".tsv":
         rows = [line.split("\t") for line in read_lines(path)]
         for number, row in enumerate(rows, 1):
             if len(row) != 2:
@@ -42,7 +42,8 @@ def beside(path: Path, source: str, target: str) -> Path:
     """The file in the other language; ValueError where `path` is not named by its own."""
     if bare(path).suffix != f".{source}":
         raise ValueError(f"{path} must end in .{source} or .{source}.gz, or be a .tsv file")
-    return path.with_name(bare(path).stem + f".{target}" + path.suffix * (path.suffix == ".gz"))
+    compressed = path.name.removeprefix(bare(path).name)
+    return path.with_name(bare(path).stem + f".{target}" + compressed)
 
 
 def find_pairs(path: Path, source: str, target: str) -> tuple[Path, Path | None]:

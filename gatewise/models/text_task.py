@@ -56,8 +56,7 @@ class TextPredictor(Predictor[M]):
         """How well the model predicts a text, each token once, in parallel streams.
 
         A stream has read what stands before it, so that only the text's own first tokens are
-        predicted from an empty state. The perplexity is per token, the unknown token being one
-        like any other; the bits per character pay for spelling it.
+        predicted from an empty state. The figures are those of `Encoded.figures`.
         """
         if len(held.ids) < 2:
             raise ValueError(f"a text must have at least two tokens, got {len(held.ids)}")
@@ -68,9 +67,7 @@ class TextPredictor(Predictor[M]):
             for inputs, targets in streams.chunks():
                 output, state = self.model.hidden(inputs, state)
                 nats += self.model.surprisal(self.model.dropped(output), targets).item()
-        bits = (nats / math.log(2) + held.spelled_bits) / held.characters
-        perplexity = math.exp(min(700.0, nats / (len(held.ids) - 1)))
-        return {"bits_per_character": bits, "perplexity": perplexity}
+        return held.figures(nats)
 
 
 class TextTask(Task[P]):

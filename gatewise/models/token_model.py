@@ -14,7 +14,7 @@ from torch import nn
 
 from gatewise.executors.counter import checked_seed
 from gatewise.models.corpus import IGNORED
-from gatewise.models.head import negative_log_likelihood
+from gatewise.models.head import logits_of, negative_log_likelihood
 from gatewise.models.sampling import Sampling
 
 _PROMPT_CHUNK = 1024  # a prompt of any length is read in pieces: memory stays constant
@@ -51,7 +51,7 @@ class TokenModel(nn.Module):
 
     def logits(self, output: torch.Tensor) -> torch.Tensor:
         """[..., V] from the layers' output [..., H], dropped or not."""
-        return self.head(self.projected(output))
+        return logits_of(self.projected(output), self.head.weight, self.head.bias, self.rounded)
 
     def surprisal(self, output: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         """-log P of the targets [T, B] that are not IGNORED, summed, from output [T, B, H]."""

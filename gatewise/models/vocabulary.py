@@ -5,6 +5,7 @@ N = tokens of a text, V = size of the vocabulary. Token 0 is the unknown token.
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -30,6 +31,16 @@ class Encoded:
     ids: torch.Tensor  # [N] int64
     characters: int  # in the text that the tokens 1…N-1 stand for: what is to be predicted
     spelled_bits: float  # for the unknown ones of these: 8 bits per UTF-8 byte
+
+    def figures(self, nats: float) -> dict[str, float]:
+        """Of a model that gives all its tokens but the first e^-nats.
+
+        The perplexity is per token, the unknown token being one like any other; the bits per
+        character pay for spelling it.
+        """
+        bits = (nats / math.log(2) + self.spelled_bits) / self.characters
+        perplexity = math.exp(min(700.0, nats / (len(self.ids) - 1)))
+        return {"bits_per_character": bits, "perplexity": perplexity}
 
 
 class Vocabulary:
